@@ -1,0 +1,283 @@
+"""Stage 4: a decision with a reason for every node. Data from the target's table, no edits.
+
+A part gets the first scheme of its kind's ladder; a node of it gets that scheme where the table
+has a form for it. The policy overrides per node, op type or part, in this order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import onnx_ir as ir
+
+from edgec.errors import UnsupportedError
+from edgec.graphs import QUANTIZERS, WEIGHTED, constant, elements, is_constant, weight
+from edgec.types import (
+    Decision,
+    Graph,
+    Method,
+    OpRule,
+    Override,
+    Part,
+    Plan,
+    Policy,
+    Scheme,
+    Target,
+)
+
+EMBEDDING = 1 << 16  # elements from which an embedding table is worth INT8
+SMALL = 16  # rows or columns below which an INT8 matrix product gains nothing
+SHARED = "shared"  # the part of nodes that depend on constants or shapes alone
+INTEGER_OPS = QUANTIZERS | {
+    "QLinearConv",
+    "QLinearMatMul",
+    "MatMulInteger",
+    "ConvInteger",
+    "MatMulNBits",
+}
+
+
+def assign(
+    graph: Graph, parts: Sequence[Part], policy: Policy, target: Target, *, data: bool
+) -> Plan:
+    """The first plan. `data`: whether there are samples to calibrate on."""
+    ladders, methods = {}, {}
+    nodes = {str(node.name): node for node in graph.model.graph}
+    for part in parts:
+        ladders[part.name] = _ladder(part, [nodes[n] for n in part.nodes], policy, target, data)
+        methods[part.name] = _method(part, policy)
+    plan = Plan(
+        parts=tuple(parts),
+        decisions={},
+        schemes={name: ladder[0] for name, ladder in ladders.items()},
+        ladders={name: ladder[1:] for name, ladder in ladders.items()},
+        methods=methods,
+        joining=policy.joining,
+    )
+    return decide(graph, plan, policy, target, data=data)
+
+
+def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bool) -> Plan:
+    """The same plan with the decisions that its schemes and pinned nodes lead to."""
+    part_of = {node: part for part in plan.parts for node in part.nodes}
+    decisions: dict[str, Decision] = {}
+    for node in graph.model.graph:
+        name = str(node.name)
+        part = part_of.get(name)
+        if part is None:
+            verdict = (Scheme.FLOAT32, "depends on constants and shapes alone", "the graph")
+        elif name in plan.pinned:
+            verdict = (Scheme.FLOAT32, plan.pinned[name], "revision")
+        else:
+            verdict = _verdict(node, part, plan.schemes[part.name], policy, target, data)
+            if verdict[0] is Scheme.INT8_STATIC and not _joins_int8(node, decisions, target):
+                why = "its inputs are float: INT8 would only add conversions"
+                verdict = (Scheme.FLOAT32, why, "Q/DQ placement")
+        scheme, reason, evidence = verdict
+        decisions[name] = Decision(
+            node=name,
+            op_type=node.op_type,
+            part=SHARED if part is None else part.name,
+            scheme=scheme,
+            backend=target.stack.backend,
+            device=target.stack.device,
+            reason=reason,
+            evidence=evidence,
+        )
+    return Plan(**{**vars(plan), "decisions": decisions})
+
+
+def _ladder(
+    part: Part, nodes: Sequence[ir.Node], policy: Policy, target: Target, data: bool
+) -> tuple[Scheme, ...]:
+    if any(_is_quantized(node) for node in nodes):
+        return (Scheme.KEPT,)
+    row = target.ladders[part.kind]
+    ladder = row.with_data if data else row.without_data
+    wanted = _match(policy.parts, part.name)
+    if wanted is None or wanted.scheme is None:
+        return ladder
+    if wanted.scheme is Scheme.INT8_STATIC and not data:
+        raise UnsupportedError(
+            f"policy {policy.source}: part {part.name} is to be int8_static, which needs data",
+            hint="give --data FOLDER with representative samples, or choose int8_dynamic",
+        )
+    rest = ladder[ladder.index(wanted.scheme) + 1 :] if wanted.scheme in ladder else ladder[-1:]
+    return (wanted.scheme, *(scheme for scheme in rest if scheme is not wanted.scheme))
+
+
+def _method(part: Part, policy: Policy) -> Method:
+    wanted = _match(policy.parts, part.name)
+    return Method.MINMAX if wanted is None or wanted.method is None else wanted.method
+
+
+def _match(overrides: Sequence[Override], name: str) -> Override | None:
+    """The first exact match, else the first glob that fits."""
+    exact = (override for override in overrides if override.pattern == name)
+    globs = (override for override in overrides if fnmatchcase(name, override.pattern))
+    return next(exact, None) or next(globs, None)
+
+
+def _verdict(
+    node: ir.Node, part: Part, scheme: Scheme, policy: Policy, target: Target, data: bool
+) -> tuple[Scheme, str, str]:
+    """Scheme, reason and evidence for one node of a part that has `scheme`."""
+    ladder = target.ladders[part.kind]
+    reason, evidence = ladder.reason, f"{target.name}, ladders.{part.kind} ({ladder.confidence})"
+    if scheme is Scheme.KEPT:
+        return scheme, "already quantized in the source model: kept as it is", "the graph"
+    for overrides, key, table in (
+        (policy.nodes, str(node.name), "nodes"),
+        (policy.ops, node.op_type, "ops"),
+        (policy.parts, part.name, "parts"),
+    ):
+        found = _match(overrides, key)
+        if found is None or found.scheme is None:
+            continue
+        if table != "parts":
+            scheme = found.scheme
+        reason, evidence = "the policy asks for it", f"{policy.source}, {table}.{found.pattern}"
+        break
+    if scheme is Scheme.FLOAT32:
+        return scheme, reason, evidence
+    rule = target.ops.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    if rule is None:
+        return Scheme.FLOAT32, f"{node.op_type} has no INT8 form on {target.name}", "ops table"
+    refusal = _refusal(node, rule, scheme, ladder.int8_ops, data)
+    if refusal is None:
+        return scheme, reason, evidence
+    if node.op_type == "Gather" and Scheme.INT8_WEIGHT_ONLY in rule.schemes:
+        refusal = _no_table(node)
+        if refusal is None:
+            return Scheme.INT8_WEIGHT_ONLY, rule.note, f"{target.name}, ops.Gather"
+    return Scheme.FLOAT32, refusal, f"{target.name}, ops.{node.op_type}: {rule.note}"
+
+
+def _refusal(
+    node: ir.Node, rule: OpRule, scheme: Scheme, int8_ops: frozenset[str], data: bool
+) -> str | None:
+    """Why a node cannot have `scheme`, or None if it can."""
+    if node.op_type == "Gather":
+        return _no_table(node) if scheme is Scheme.INT8_WEIGHT_ONLY else f"not {scheme}"
+    if scheme not in rule.schemes:
+        return f"{node.op_type} has no {scheme} form here"
+    if scheme is Scheme.INT8_STATIC:
+        if not data:
+            return "static INT8 needs calibration data"
+        if node.op_type not in int8_ops:
+            return f"static INT8 of {node.op_type} costs more than it gains in such a part"
+    if any(
+        v is not None and v.dtype in (ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
+        for v in node.inputs
+    ):
+        return "it does not compute in float32"
+    if any(v is not None and v.dtype is not None and v.dtype.is_integer() for v in node.inputs[:1]):
+        return "it computes on integers"
+    return _weight_refusal(node, scheme) if node.op_type in WEIGHTED else None
+
+
+def _weight_refusal(node: ir.Node, scheme: Scheme) -> str | None:
+    value = weight(node)
+    if value is None:
+        return "both of its inputs are activations"
+    shape = value.shape
+    if shape is None or any(not isinstance(dim, int) for dim in shape):
+        return "the shape of its weight is unknown"
+    sizes = [int(str(dim)) for dim in shape]
+    if node.op_type in ("MatMul", "Gemm"):
+        if len(sizes) != 2:
+            return f"its weight has {len(sizes)} dimensions, INT8 wants 2"
+        if min(sizes) < SMALL:
+            return f"a {sizes[0]}x{sizes[1]} weight is too small to gain from INT8"
+    if node.op_type == "Gemm" and scheme is not Scheme.INT8_WEIGHT_ONLY:
+        scaled = any(
+            (a := node.attributes.get(key)) is not None and a.as_float() != 1.0
+            for key in ("alpha", "beta")
+        )
+        turned = node.attributes.get("transA")
+        if scaled or (turned is not None and turned.as_int()):
+            return "alpha, beta or transA is not the default"
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        if bias is not None and (not is_constant(bias) or elements(bias) not in sizes):
+            return "its bias is not one constant per column"
+    if node.op_type == "Conv" and len(sizes) != 4 and scheme is Scheme.INT8_STATIC:
+        return f"a {len(sizes) - 2}-D convolution has no INT8 kernel"
+    return None
+
+
+def _no_table(node: ir.Node) -> str | None:
+    """Why a Gather is no lookup in a large float table, or None if it is."""
+    table = node.inputs[0]
+    axis = node.attributes.get("axis")
+    if table is None or not is_constant(table) or table.dtype != ir.DataType.FLOAT:
+        return "it does not look up a float table"
+    if (axis is not None and axis.as_int() != 0) or table.shape is None or len(table.shape) != 2:
+        return "its table is not a matrix of rows"
+    if elements(table) < EMBEDDING:
+        return f"its table has {elements(table)} elements, too few to gain"
+    return None
+
+
+def _joins_int8(node: ir.Node, decisions: Mapping[str, Decision], target: Target) -> bool:
+    """Whether a static node has weights, or only gets what INT8 nodes before it made."""
+    if node.op_type in WEIGHTED:
+        return True
+    rule = target.ops[node.op_type]
+    data = node.inputs[:1] if rule.follows else node.inputs
+    producers = [v.producer() for v in data if v is not None and not is_constant(v)]
+    if not producers or not all(_static(producer, decisions) for producer in producers):
+        return False
+    if node.op_type in ("Relu", "Clip"):
+        return absorbable(node)
+    return not any(
+        is_constant(v) and (array := constant(v)) is not None and array.dtype.kind != "f"
+        for v in data
+    )
+
+
+def _static(node: ir.Node | None, decisions: Mapping[str, Decision]) -> bool:
+    if node is None:
+        return False
+    found = decisions.get(str(node.name))
+    return found is not None and found.scheme is Scheme.INT8_STATIC
+
+
+def absorbable(node: ir.Node) -> bool:
+    """Whether the clamp of a grid can stand for this Relu or Clip, whose input has no other use.
+
+    The grid's range is that of the node's own output and includes zero.
+    """
+    value = node.inputs[0]
+    if value is None or len(list(value.uses())) != 1 or value.is_graph_output():
+        return False
+    producer = value.producer()
+    if producer is None or producer.op_type in ("Relu", "Clip"):
+        return False
+    if node.op_type == "Relu":
+        return True
+    low = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    high = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if (len(node.inputs) > 1 and node.inputs[1] is not None and low is None) or (
+        len(node.inputs) > 2 and node.inputs[2] is not None and high is None
+    ):
+        return False
+    return (low is None or float(low) <= 0) and (high is None or float(high) >= 0)
+
+
+def _is_quantized(node: ir.Node) -> bool:
+    """Whether a node is an INT8 op, or reads what Q/DQ or a Cast of INT8 constants made."""
+    before = (value.producer() for value in node.inputs if value is not None)
+    return any(
+        one is not None and (one.op_type in INTEGER_OPS or _casts_int8(one))
+        for one in (node, *before)
+    )
+
+
+def _casts_int8(node: ir.Node) -> bool:
+    """A weight-only model of the plainest kind: Cast(INT8 constant) to float."""
+    value = node.inputs[0] if node.inputs else None
+    small = (ir.DataType.INT8, ir.DataType.UINT8)
+    return (
+        node.op_type == "Cast" and value is not None and value.dtype in small and is_constant(value)
+    )

@@ -1,0 +1,132 @@
+"""What a graph really computes with: its weighted ops, counted by the numbers that they multiply.
+
+ONNX Runtime may quantize what was left float (its pass WeightBiasQuantization does), and may leave
+in float what was to be INT8, both in silence. So the graph is counted twice: as it was emitted, and
+as the session optimised it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgec.graphs import RECURRENT, WEIGHTED, is_constant
+from edgec.types import Counts, Decision, Engine, Scheme
+
+INT8_OPS = frozenset(
+    {
+        "QLinearConv",
+        "QLinearMatMul",
+        "QGemm",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "DynamicQuantizeMatMul",
+        "ConvInteger",
+        "QLinearConvTranspose",
+        "DynamicQuantizeLSTM",
+        "QAttention",
+    }
+)
+FLOAT_OPS = WEIGHTED | {
+    "FusedConv",
+    "FusedGemm",
+    "FusedMatMul",
+    "NhwcFusedConv",
+    "MatMulNBits",
+    "Attention",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Names of weighted nodes by what they compute with."""
+
+    int8: frozenset[str]
+    float: frozenset[str]
+
+    @property
+    def counts(self) -> Counts:
+        """How many there are of each."""
+        return Counts(len(self.int8), len(self.float))
+
+
+def audit(path: Path, settings: Mapping[str, object], threads: int) -> Found:
+    """Open a model as the device will, and count the graph that ONNX Runtime made of it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    with tempfile.TemporaryDirectory(prefix="edgec-audit-") as folder:
+        optimised = Path(folder) / "optimised.onnx"
+        options.optimized_model_filepath = str(optimised)
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", "optimised.data"
+        )
+        onnxruntime.InferenceSession(
+            path,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=set(map(str, _list(settings.get("disabled_optimizers")))),
+        )
+        return count(ir.load(optimised))
+
+
+def count(model: ir.Model) -> Found:
+    """The weighted nodes of a graph."""
+    int8, floats = set(), set()
+    for index, node in enumerate(model.graph):
+        name = (node.name or f"#{index}").removesuffix("/integer")
+        if node.op_type in INT8_OPS:
+            int8.add(name)
+        elif node.op_type in FLOAT_OPS and len(node.inputs) > 1:
+            known = _dequantized_constant(node.inputs[1])
+            if known and node.op_type not in RECURRENT and _dequantized(node.inputs[0]):
+                (int8 if _fusible(node) else floats).add(name)
+            elif known or is_constant(node.inputs[1]):
+                floats.add(name)
+    return Found(frozenset(int8), frozenset(floats))
+
+
+def planned(engine: Engine, decisions: Mapping[str, Decision], emitted: Found) -> Found:
+    """What the decisions ask for; nodes that are kept as they came count as they were emitted."""
+    int8, floats = set(), set()
+    for node in engine.source.graph:
+        name = str(node.name)
+        scheme = decisions[name].scheme
+        if scheme is Scheme.KEPT:
+            int8.update({name} & emitted.int8)
+            floats.update({name} & emitted.float)
+        elif node.op_type in WEIGHTED and len(node.inputs) > 1 and is_constant(node.inputs[1]):
+            static = scheme in (Scheme.INT8_STATIC, Scheme.INT8_DYNAMIC)
+            (int8 if static else floats).add(name)
+    return Found(frozenset(int8), frozenset(floats))
+
+
+def _fusible(node: ir.Node) -> bool:
+    """A MatMul needs nothing behind it; a Conv or Gemm is INT8 only if its output is quantized."""
+    if node.op_type == "MatMul":
+        return True
+    return any(use.node.op_type == "QuantizeLinear" for use in node.outputs[0].uses())
+
+
+def _dequantized(value: ir.Value | None) -> bool:
+    producer = None if value is None else value.producer()
+    return producer is not None and producer.op_type == "DequantizeLinear"
+
+
+def _dequantized_constant(value: ir.Value | None) -> bool:
+    producer = None if value is None else value.producer()
+    return (
+        producer is not None
+        and producer.op_type == "DequantizeLinear"
+        and is_constant(producer.inputs[0])
+    )
+
+
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, (list, tuple)) else []

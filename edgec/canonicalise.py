@@ -1,0 +1,61 @@
+"""Stage 2: rewrites that serve every target, after which each value's name is its canonical id."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from edgec.errors import InputError
+from edgec.rules import CANONICAL
+from edgec.types import Graph, Range, Rewrite
+
+
+def canonicalise(graph: Graph, shapes: Mapping[str, tuple[Range, ...]]) -> Graph:
+    """Fix the dimensions that `shapes` fixes, then apply every canonical rule, in order.
+
+    The model of `graph` is not changed. Raises InputError where `shapes` does not fit the inputs.
+    """
+    model = graph.model.clone()
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    _fix_shapes(model, shapes)
+    rewrites = tuple(
+        Rewrite(rule.name, count) for rule in CANONICAL if (count := rule.apply(model)) > 0
+    )
+    return replace(graph, model=model, shapes=dict(shapes), rewrites=rewrites)
+
+
+def _fix_shapes(model: ir.Model, shapes: Mapping[str, tuple[Range, ...]]) -> None:
+    weights = set(model.graph.initializers)
+    inputs = {str(v.name): v for v in model.graph.inputs if v.name not in weights}
+    for name, ranges in shapes.items():
+        if name not in inputs:
+            raise InputError(
+                f"--shape {name}: the model has no such input",
+                hint="its inputs are " + ", ".join(sorted(inputs)),
+            )
+        shape = inputs[name].shape
+        dims: list[object] = list(shape) if shape is not None else [None] * len(ranges)
+        if len(dims) != len(ranges):
+            raise InputError(
+                f"--shape {name}: {len(ranges)} dimensions given, the model has {len(dims)}",
+                hint=f"the model's shape is {_text(dims)}",
+            )
+        for axis, bounds in enumerate(ranges):
+            dim = dims[axis]
+            if isinstance(dim, int) and not bounds.low <= dim <= bounds.high:
+                raise InputError(
+                    f"--shape {name}: dimension {axis} is {dim} in the model",
+                    hint=f"the model's shape is {_text(dims)}; a fixed dimension cannot change",
+                )
+            if bounds.low == bounds.high:
+                dims[axis] = bounds.low
+            elif not isinstance(dim, int) and str(dim) in ("None", ""):
+                dims[axis] = f"{name}_{axis}"
+        inputs[name].shape = ir.Shape([d if isinstance(d, int) else str(d) for d in dims])
+
+
+def _text(dims: list[object]) -> str:
+    return "x".join(str(dim) for dim in dims)

@@ -1,0 +1,156 @@
+"""Questions that several stages ask of a graph, and the way to take a piece out of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"}) | RECURRENT
+QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+EXTERNAL_FROM = 1 << 30  # bytes of weights from which a model is saved with external data
+
+
+def reads(node: ir.Node) -> Iterator[ir.Value]:
+    """The values that a node reads, those captured by its subgraphs included."""
+    for value in node.inputs:
+        if value is not None:
+            yield value
+    for graph in subgraphs(node):
+        inside = set(graph.inputs) | set(graph.initializers.values())
+        for inner in graph:
+            for value in reads(inner):
+                if value not in inside:
+                    yield value
+            inside.update(inner.outputs)
+        for value in graph.outputs:
+            if value not in inside:
+                yield value
+
+
+def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs that a control-flow node holds."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """The array of a constant value, or None where the value is computed."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether a value is an initialiser or a Constant node; its data is not read."""
+    return value is not None and ir.convenience.get_const_tensor(value) is not None
+
+
+def weight(node: ir.Node) -> ir.Value | None:
+    """The constant weight of Conv, ConvTranspose, MatMul, Gemm or a recurrent op, if it has one."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in WEIGHTED or len(node.inputs) < 2:
+        return None
+    value = node.inputs[1]
+    return value if value is not None and is_constant(value) else None
+
+
+def elements(value: ir.Value) -> int:
+    """How many elements a constant has; 0 where it is not one."""
+    tensor = ir.convenience.get_const_tensor(value)
+    return 0 if tensor is None else int(tensor.size)
+
+
+def weight_bytes(nodes: Iterable[ir.Node]) -> int:
+    """Bytes of the distinct constants that nodes read."""
+    seen = {value for node in nodes for value in reads(node) if is_constant(value)}
+    tensors = (ir.convenience.get_const_tensor(value) for value in seen)
+    return sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
+
+
+def macs(node: ir.Node) -> int:
+    """Multiply-accumulates of a weighted node for one sample; symbolic dimensions count as one."""
+    value = weight(node)
+    if value is None:
+        return 0
+    count = elements(value)
+    shape = node.outputs[0].shape
+    if shape is None:
+        return count
+    sizes = [dim if isinstance(dim, int) else 1 for dim in shape]
+    if node.op_type in ("Conv", "ConvTranspose"):
+        return count * math.prod(sizes[2:])
+    return count * math.prod(sizes[:-1])
+
+
+def initialiser(name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    """A constant value, typed as its tensor is."""
+    value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(tensor.shape.numpy()))
+    value.dtype = tensor.dtype
+    return value
+
+
+def add_initialiser(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    """Add a constant under `name`, or a free name that begins like it."""
+    while name in model.graph.initializers:
+        name += "_"
+    value = initialiser(name, ir.tensor(np.asarray(array, order="C"), name=name))
+    model.graph.register_initializer(value)
+    return value
+
+
+def attribute(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute of a node."""
+    found = node.attributes.get(name)
+    return default if found is None else found.as_int()
+
+
+def opset(model: ir.Model) -> int:
+    """The version of the standard operator set."""
+    return model.opset_imports.get("", 1)
+
+
+def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
+    """The piece of `model` between named values, as a model of its own; weights are shared.
+
+    Nodes on the way that depend on constants or shapes alone come along. Inputs that turn out to
+    be unused are dropped.
+    """
+    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    graph = ir.convenience.extract(
+        model.graph, [values[name] for name in inputs], [values[name] for name in outputs]
+    )
+    used = {value for node in graph for value in reads(node)} | set(graph.outputs)
+    for index in reversed(range(len(graph.inputs))):
+        if graph.inputs[index] not in used:
+            graph.inputs.pop(index)
+    graph.opset_imports.update(model.opset_imports)
+    return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
+
+
+def save(model: ir.Model, path: Path) -> list[Path]:
+    """Write a model; returns its files. Weights above 1 GiB in all go into one data file."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    total = sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
+    if total < EXTERNAL_FROM:
+        _embed(model)
+        ir.save(model, path)
+        return [path]
+    data = path.with_name(path.name + ".data")
+    ir.save(model, path, external_data=data.name)
+    return [path, data]
+
+
+def _embed(model: ir.Model) -> None:
+    """Bring external tensors into memory-mapped arrays, so that they are written into the file."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)

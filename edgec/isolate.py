@@ -1,0 +1,123 @@
+"""Run a function in a process of its own: native toolchains crash, hang and eat memory.
+
+`call(function, …)` returns what the function returns and raises the EdgecErrors that it raises. A
+crash, a time limit or a memory limit becomes an EmitError that says which. The function must be
+importable by name and its arguments picklable; both sides are this program, nothing else is read.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgec.errors import EdgecError, EmitError
+
+TIME_LIMIT = 1800.0  # seconds
+MEMORY_SHARE = 0.8  # of this machine's memory, resident
+POLL = 0.05  # seconds
+
+
+def call(function: Callable[..., Any], *arguments: Any, seconds: float = TIME_LIMIT) -> Any:
+    """Call a module-level function in a subprocess, within limits of time and resident memory."""
+    name = f"{function.__module__}:{function.__qualname__}"
+    with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
+        request, answer = Path(folder) / "request", Path(folder) / "answer"
+        log = Path(folder) / "log"
+        request.write_bytes(pickle.dumps((name, arguments)))
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "edgec.isolate", str(request), str(answer)],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                start_new_session=True,
+            )
+            try:
+                stopped = _watch(process, seconds)
+            finally:
+                _end(process)
+        text = log.read_text(encoding="utf-8", errors="replace")[-4000:]
+        if stopped or not answer.is_file():
+            why = stopped or _how(process.returncode)
+            raise EmitError(
+                f"{name.split(':')[1].strip('_')}: the backend's process {why}",
+                hint="keep the part in float by a policy, or report the log to the backend",
+                log=text,
+            )
+        succeeded, result = pickle.loads(answer.read_bytes())
+    if succeeded:
+        return result
+    if isinstance(result, EdgecError):
+        raise result
+    raise EmitError(
+        f"{name.split(':')[1].strip('_')}: {result}",
+        hint="keep the part in float by a policy, or report the log to the backend",
+        log=text,
+    )
+
+
+def _watch(process: subprocess.Popen[bytes], seconds: float) -> str:
+    """Wait for the end; a reason where a limit was passed, else an empty text."""
+    limit = MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            process.wait(POLL)
+            return ""
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > end:
+                return f"did not end within {seconds:.0f} s"
+            used = _resident(process.pid)
+            if used > limit:
+                return f"used {used / 2**30:.1f} GiB of memory, the limit is {limit / 2**30:.1f}"
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _how(code: int) -> str:
+    if code < 0:
+        return f"crashed ({signal.Signals(-code).name})"
+    return f"ended with exit code {code} and no answer"
+
+
+def _main(request: str, answer: str) -> None:
+    from importlib import import_module
+
+    name, arguments = pickle.loads(Path(request).read_bytes())
+    module, _, function = name.partition(":")
+    try:
+        outcome = (True, getattr(import_module(module), function)(*arguments))
+    except EdgecError as error:
+        outcome = (False, error)
+    except Exception as error:  # a backend's own type, which this side may not know
+        import traceback
+
+        traceback.print_exc()
+        outcome = (False, f"{type(error).__name__}: {error}"[:2000])
+    partial = Path(answer + ".partial")
+    partial.write_bytes(pickle.dumps(outcome))
+    partial.rename(answer)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,131 @@
+"""Stage 1: read an ONNX file, check that it can be trusted, leave its weights on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgec.errors import InputError, UnsupportedError
+from edgec.types import Graph
+
+OLDEST_OPSET = 9
+KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
+MOST_BYTES = 2**31  # a protobuf cannot be larger; weights beyond it are external
+
+
+def load(path: Path) -> Graph:
+    """Read `path`; external data is checked and memory-mapped, never copied through protobuf.
+
+    Raises InputError for a file that is missing, truncated, not ONNX or not a sound graph, and
+    UnsupportedError for operators of an unknown domain.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", hint="give the path of an .onnx file")
+    size = path.stat().st_size
+    if size == 0 or size > MOST_BYTES:
+        raise InputError(
+            f"{path}: {size} bytes cannot be an ONNX file",
+            hint="export again; weights above 2 GB belong into external data files",
+        )
+    try:
+        model = ir.load(path)
+        model.graph.sort()
+    except Exception as error:  # the parsers raise types of their own
+        raise InputError(
+            f"{path}: not a readable ONNX model: {_first_line(error)}",
+            hint="the file may be truncated, or of another format; export or copy it again",
+        ) from error
+    _check_graph(path, model)
+    data = _check_external(path, model)
+    _check_domains(path, model)
+    total = size + sum(os.stat(file).st_size for file in data)
+    return Graph(model=model, source=path.name, sha256=_hash([path, *data]), bytes=total)
+
+
+def _check_graph(path: Path, model: ir.Model) -> None:
+    graph = model.graph
+    hint = "run onnx.checker.check_model on it, and export it again"
+    if not graph.outputs:
+        raise InputError(f"{path}: the graph has no outputs", hint=hint)
+    opset = model.opset_imports.get("", OLDEST_OPSET)
+    if opset < OLDEST_OPSET:
+        raise InputError(
+            f"{path}: opset {opset} is older than {OLDEST_OPSET}",
+            hint=f"export with opset {OLDEST_OPSET} or newer",
+        )
+    known = {*graph.inputs, *graph.initializers.values()}
+    for node in graph:
+        for value in node.inputs:
+            if value is not None and value.producer() is None and value not in known:
+                raise InputError(
+                    f"{path}: node {node.name or node.op_type!r} reads {value.name!r}, "
+                    "which nothing produces",
+                    hint=hint,
+                )
+        known.update(node.outputs)
+    for output in graph.outputs:
+        if output not in known:
+            raise InputError(f"{path}: output {output.name!r} is never produced", hint=hint)
+
+
+def _check_external(path: Path, model: ir.Model) -> list[Path]:
+    """The external data files, each inside the model's folder and long enough."""
+    folder = path.resolve().parent
+    files: dict[Path, None] = {}
+    for name, tensor in _external(model):
+        location = os.fspath(tensor.location)
+        file = (folder / location).resolve()
+        if os.path.isabs(location) or not file.is_relative_to(folder):
+            raise InputError(
+                f"{path}: weight {name!r} points outside the model's folder: {location}",
+                hint="do not use this file, or put its data beside it and fix the location",
+            )
+        if not file.is_file():
+            raise InputError(
+                f"{path}: external data file {location} is missing",
+                hint="copy it beside the model, under the name that the model gives",
+            )
+        end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+        if end > file.stat().st_size or (tensor.length or tensor.nbytes) < tensor.nbytes:
+            raise InputError(
+                f"{path}: external data file {location} ends before weight {name!r}",
+                hint="the file is truncated; copy it again",
+            )
+        files[file] = None
+    return sorted(files)
+
+
+def _external(model: ir.Model) -> Iterator[tuple[str, ir.ExternalTensor]]:
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                yield str(value.name), value.const_value
+
+
+def _check_domains(path: Path, model: ir.Model) -> None:
+    functions = {(function.domain, function.name) for function in model.functions.values()}
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.domain not in KNOWN_DOMAINS and (node.domain, node.op_type) not in functions:
+            raise UnsupportedError(
+                f"{path}: node {node.name!r} is {node.domain}::{node.op_type}, "
+                "an operator that neither ONNX nor the model defines",
+                hint="export it as standard ONNX operators, or add it to the model as an ONNX "
+                "function",
+            )
+
+
+def _hash(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

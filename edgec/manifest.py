@@ -1,0 +1,179 @@
+"""A bundle's manifest: all that was decided and checked, without anything that differs by the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import onnx_ir as ir
+
+import edgec
+from edgec.samples import Samples
+from edgec.trial import Prepared, Trial
+from edgec.types import Comparison, Decision, Part, Plan, Scheme
+
+SCHEMA = 1
+TOLERANCE = 0.02  # of the largest golden output, for the self-test on the device
+TOOLCHAIN = ("numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
+
+
+def manifest(
+    prepared: Prepared, plan: Plan, trial: Trial, samples: Samples, *, measured: bool
+) -> dict[str, Any]:
+    """The manifest as JSON values; `files` is left to the writer."""
+    graph, target = prepared.graph, prepared.target
+    model = graph.model.graph
+    weights = set(model.initializers)
+    return {
+        "schema": SCHEMA,
+        "tool": {"name": "edgec", "version": edgec.__version__},
+        "toolchain": {name: found for name in TOOLCHAIN if (found := _version(name))},
+        "source": {"name": graph.source, "sha256": graph.sha256, "bytes": graph.bytes},
+        "target": {
+            "name": target.name,
+            "stack": target.stack.name,
+            "arch": target.arch,
+            "summary": target.summary,
+            "verified": target.verified,
+        },
+        "inputs": [
+            _value(v) | _range(prepared, str(v.name)) for v in model.inputs if v.name not in weights
+        ],
+        "outputs": [_value(value) for value in model.outputs],
+        "engines": [
+            {
+                "name": a.engine,
+                "backend": a.backend,
+                "device": a.device,
+                "artifact": f"engines/{a.path.name}",
+                "data_files": [
+                    f"engines/{file.name}"
+                    for file in sorted(a.path.parent.glob(a.path.name + ".*"))
+                ],
+                "inputs": list(a.inputs),
+                "outputs": list(a.outputs),
+                "parts": list(a.parts),
+                "settings": dict(a.settings),
+                "planned": vars(a.planned),
+                "emitted": vars(a.emitted),
+                "optimised": vars(a.optimised),
+            }
+            for a in trial.artifacts
+        ],
+        "parts": [_part(part, plan, trial.sizes) for part in plan.parts],
+        "decisions": group(plan.decisions.values()),
+        "revisions": [
+            {
+                "part": r.part,
+                "before": str(r.before),
+                "after": str(r.after),
+                "reason": r.reason,
+                "nodes": list(r.nodes),
+            }
+            for r in plan.revisions
+        ],
+        "rewrites": [vars(rewrite) for rewrite in graph.rewrites],
+        "calibration": {
+            "samples": trial.statistics.samples,
+            "fingerprint": samples.fingerprint,
+            "methods": {part: str(method) for part, method in plan.methods.items()},
+        },
+        "golden": {
+            "inputs": "golden/inputs.npz",
+            "outputs": "golden/outputs.npz",
+            "tolerance": {"relative": TOLERANCE},
+        },
+        "checks": [comparison(one) for one in (*trial.checks.parts, *trial.checks.outputs)],
+        "check_data": samples.origin,
+        "limits": vars(prepared.policy.limits),
+        "notes": list(notes(prepared, plan, samples, measured=measured)),
+    }
+
+
+def comparison(one: Comparison) -> dict[str, Any]:
+    """A comparison as JSON values; what is not finite becomes null."""
+    found = {"max_abs": one.max_abs, "cosine": one.cosine, "sqnr_db": one.sqnr_db}
+    found["agreement"] = one.agreement
+    return {
+        "part": one.part,
+        "value": one.value,
+        **{key: round(x, 6) if math.isfinite(x) else None for key, x in found.items()},
+        "agreement_kind": one.agreement_kind,
+        "samples": one.samples,
+    }
+
+
+def group(decisions: Sequence[Decision] | Any) -> list[dict[str, Any]]:
+    """Decisions with those that are alike put together, in the order of their first node."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for d in decisions:
+        key = (d.part, d.op_type, str(d.scheme), d.backend, d.device, d.reason, d.evidence)
+        groups.setdefault(key, []).append(d.node)
+    names = ("part", "op_type", "scheme", "backend", "device", "reason", "evidence")
+    return [{**dict(zip(names, key, strict=True)), "nodes": nodes} for key, nodes in groups.items()]
+
+
+def notes(prepared: Prepared, plan: Plan, samples: Samples, *, measured: bool) -> tuple[str, ...]:
+    """What a user should know about this build, beyond the figures."""
+    found = []
+    target = prepared.target
+    if not samples.calibration:
+        found.append(
+            "built without data: the checks ran on synthetic inputs and show breakage, not accuracy"
+        )
+        gains = [
+            part.name
+            for part in plan.parts
+            if Scheme.INT8_STATIC in target.ladders[part.kind].with_data
+            and plan.schemes[part.name] is not Scheme.KEPT
+        ]
+        if gains:
+            found.append(f"with --data FOLDER, {', '.join(gains)} could run in static INT8")
+    if not measured:
+        why = "--no-measure was given" if target.here else "this machine is not the target"
+        found.append(f"speed is unmeasured ({why}): schemes follow the table's priors")
+    if "not verified" in target.verified:
+        found.append(f"target {target.name}: {target.verified}")
+    kept = [part.name for part in plan.parts if plan.schemes[part.name] is Scheme.KEPT]
+    if kept:
+        found.append(f"{', '.join(kept)}: already quantized in the source model, kept as it is")
+    return tuple(found)
+
+
+def _value(value: ir.Value) -> dict[str, Any]:
+    dtype = None if value.dtype is None else str(value.dtype.numpy())
+    shape = [
+        dim if isinstance(dim, int) else str(dim.value or f"{value.name}_{axis}")
+        for axis, dim in enumerate(value.shape or ())
+    ]
+    return {"name": str(value.name), "dtype": dtype or "float32", "shape": shape}
+
+
+def _range(prepared: Prepared, name: str) -> dict[str, Any]:
+    bounds = prepared.graph.shapes.get(name)
+    return {"range": [[one.low, one.high] for one in bounds]} if bounds else {}
+
+
+def _part(part: Part, plan: Plan, sizes: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "name": part.name,
+        "kind": str(part.kind),
+        "modality": str(part.modality),
+        "scheme": str(plan.schemes[part.name]),
+        "inputs": list(part.inputs),
+        "outputs": list(part.outputs),
+        "nodes": len(part.nodes),
+        "macs": part.macs,
+        "source_bytes": part.weight_bytes,
+        "built_bytes": sizes.get(part.name, part.weight_bytes),
+        "reason": part.reason,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,106 @@
+"""What the user wants, read from a TOML file of a few lines.
+
+[parts.vision]            # a part, by name or glob
+scheme = "int8_static"
+method = "percentile"
+[ops.Softmax]             # an op type
+scheme = "float32"
+[nodes."*/layer.0/*"]     # nodes, by name or glob
+scheme = "float32"
+[limits]
+part_sqnr_db = 12.0       # false switches a limit off
+cosine = 0.97
+[engines]
+joining = "together"      # or "per-part"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgec.errors import InputError
+from edgec.types import Joining, Limits, Method, Override, Policy, Scheme
+
+CHOICES = (
+    Scheme.FLOAT32,
+    Scheme.INT8_STATIC,
+    Scheme.INT8_DYNAMIC,
+    Scheme.INT8_WEIGHT_ONLY,
+)
+
+
+def load_policy(path: Path | None) -> Policy:
+    """Read a policy file; without one, the defaults. Raises InputError naming file and key."""
+    if path is None:
+        return Policy()
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: {error}", hint="correct the policy file") from error
+    unknown = sorted(set(table) - {"parts", "ops", "nodes", "limits", "engines"})
+    if unknown:
+        raise _wrong(path, unknown[0], "the tables are parts, ops, nodes, limits and engines")
+    return Policy(
+        parts=_overrides(path, table, "parts"),
+        ops=_overrides(path, table, "ops"),
+        nodes=_overrides(path, table, "nodes"),
+        limits=_limits(path, table.get("limits", {})),
+        joining=_joining(path, table.get("engines", {})),
+        source=path.name,
+    )
+
+
+def _overrides(path: Path, table: Mapping[str, Any], name: str) -> tuple[Override, ...]:
+    rows = table.get(name, {})
+    if not isinstance(rows, dict):
+        raise _wrong(path, name, f'write [{name}."…"] and below it scheme = "…"')
+    return tuple(_override(path, f"{name}.{key}", key, row) for key, row in rows.items())
+
+
+def _override(path: Path, where: str, pattern: str, row: Any) -> Override:
+    if not isinstance(row, dict) or not row or not set(row) <= {"scheme", "method"}:
+        raise _wrong(path, where, "the keys are scheme and method")
+    schemes, methods = list(map(str, CHOICES)), list(map(str, Method))
+    scheme, method = row.get("scheme"), row.get("method")
+    if scheme is not None and scheme not in schemes:
+        raise _wrong(path, f"{where}.scheme", f"choose one of {', '.join(schemes)}")
+    if method is not None and method not in methods:
+        raise _wrong(path, f"{where}.method", f"choose one of {', '.join(methods)}")
+    if method is not None and not where.startswith("parts."):
+        raise _wrong(path, f"{where}.method", "a method is chosen per part")
+    return Override(
+        pattern=pattern,
+        scheme=None if scheme is None else Scheme(scheme),
+        method=None if method is None else Method(method),
+    )
+
+
+def _limits(path: Path, row: Any) -> Limits:
+    default = {"part_sqnr_db": Limits().part_sqnr_db, "cosine": Limits().cosine}
+    if not isinstance(row, dict) or not set(row) <= set(default):
+        raise _wrong(path, "limits", "the keys are part_sqnr_db and cosine")
+    values: dict[str, float | None] = dict(default)
+    for key, value in row.items():
+        if value is False:
+            values[key] = None
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            values[key] = float(value)
+        else:
+            raise _wrong(path, f"limits.{key}", "give a number, or false to switch it off")
+    return Limits(**values)
+
+
+def _joining(path: Path, row: Any) -> Joining:
+    choices = list(map(str, Joining))
+    if not isinstance(row, dict) or not set(row) <= {"joining"}:
+        raise _wrong(path, "engines", "the key is joining")
+    if row.get("joining", Joining.TOGETHER) not in choices:
+        raise _wrong(path, "engines.joining", f"choose one of {', '.join(choices)}")
+    return Joining(row.get("joining", Joining.TOGETHER))
+
+
+def _wrong(path: Path, where: str, hint: str) -> InputError:
+    return InputError(f"{path}: {where} is not a setting of a policy", hint=hint)

@@ -1,0 +1,209 @@
+"""Static INT8 as Q/DQ around the decided nodes, in the target's grid, from measured ranges.
+
+Biases become INT32 at the scale of the products that they are added to; where such a bias would
+not fit, the weight's scale of that channel grows until it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.calibrators import limits
+from edgec.errors import InternalError
+from edgec.graphs import WEIGHTED, add_initialiser, constant, is_constant, weight
+from edgec.quantize.weights import (
+    bias_of,
+    channel_axis,
+    correction,
+    dequantized,
+    quantize_weight,
+    set_bias,
+)
+from edgec.types import Decision, Grid, Method, Placement, Statistics, Target
+
+BIAS_LIMIT = 2.0**30
+BIASED = frozenset({"Conv", "Gemm"})
+
+
+@dataclass(frozen=True)
+class Affine:
+    """real = scale * (integer - zero_point); both are arrays without dimensions."""
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+
+
+def apply(
+    model: ir.Model,
+    nodes: Sequence[ir.Node],
+    placement: Placement,
+    decisions: Mapping[str, Decision],
+    statistics: Statistics,
+    methods: Mapping[str, Method],
+    target: Target,
+) -> None:
+    """Quantize `nodes` and the values between them, as `placement` says."""
+    if not nodes:
+        return
+    part_of = {
+        str(value.name): decisions[str(node.name)].part for node in nodes for value in node.outputs
+    }
+    for node in nodes:
+        for value in node.inputs:
+            if value is not None:
+                part_of.setdefault(str(value.name), decisions[str(node.name)].part)
+    grids = {
+        name: affine(*limits(statistics, name, methods[part_of[name]]), target.grid)
+        for name in placement.values
+    }
+    for name, source in placement.follows.items():
+        while source in placement.follows:
+            source = placement.follows[source]
+        grids[name] = grids[source]
+    static = [node for node in nodes if str(node.name) not in placement.absorbed]
+    for node in nodes:
+        if str(node.name) in placement.absorbed and not target.grid.symmetric_activations:
+            _absorb(model, node)
+    for node in static:
+        if node.op_type in WEIGHTED:
+            _weights(model, node, grids, statistics, target.grid)
+        else:
+            _constants(model, node, target.grid)
+    inside = set(static)
+    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    for name, grid in grids.items():
+        _pair(model, values[name], grid, inside)
+
+
+def affine(low: float, high: float, grid: Grid) -> Affine:
+    """Scale and zero point for a range, which is widened to hold zero.
+
+    Source: ONNX QuantizeLinear; asymmetric: 255 steps from low to high; symmetric: amax / 127.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    kind = np.dtype(grid.activations)
+    least = np.iinfo(kind).min
+    if grid.symmetric_activations:
+        scale, zero = max(-low, high) / 127, 128 + least
+    else:
+        scale = (high - low) / 255
+        zero = least + (round(-low / scale) if scale > 0 else 0)
+    if not scale > np.finfo(np.float32).tiny:
+        scale = 1.0
+    return Affine(np.array(scale, np.float32), np.array(zero, kind))
+
+
+def _absorb(model: ir.Model, node: ir.Node) -> None:
+    """Remove an activation whose clamp the grid of its output implies."""
+    value, old = node.inputs[0], node.outputs[0]
+    if value is None:
+        raise InternalError(f"{node.name} has no input")
+    name = old.name
+    ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
+    model.graph.remove(node, safe=True)
+    value.name = name
+
+
+def _weights(
+    model: ir.Model,
+    node: ir.Node,
+    grids: Mapping[str, Affine],
+    statistics: Statistics,
+    grid: Grid,
+) -> None:
+    x, value = node.inputs[0], weight(node)
+    array = constant(value)
+    if x is None or value is None or array is None:
+        raise InternalError(f"{node.name} was decided static but has no constant weight")
+    axis = channel_axis(node)
+    step = float(grids[str(x.name)].scale)
+    if node.op_type not in BIASED:
+        node.replace_input_with(1, dequantized(model, value, quantize_weight(array, axis, grid)))
+        return
+    bias = bias_of(node, array.shape[axis])
+    least = np.abs(bias) / (step * BIAS_LIMIT)
+    quantized = quantize_weight(array, axis, grid, least)
+    seen = statistics.values.get(str(x.name))
+    if seen is not None and seen.channel_mean is not None:
+        bias = bias - correction(node, quantized.error(array), seen.channel_mean)
+    scale = (quantized.scale.astype(np.float64) * step).astype(np.float32)
+    scale = np.maximum(scale, np.finfo(np.float32).tiny)
+    integers = np.clip(np.rint(bias / scale), -(2**31), 2**31 - 1).astype(np.int32)
+    name = f"{node.name}/bias"
+    inputs = [
+        add_initialiser(model, f"{name}_int32", integers),
+        add_initialiser(model, f"{name}_scale", scale),
+        add_initialiser(model, f"{name}_zero", np.zeros(scale.shape, np.int32)),
+    ]
+    dequantize = ir.node(
+        "DequantizeLinear", inputs, {"axis": 0} if scale.ndim else {}, name=f"{name}_dequantized"
+    )
+    dequantize.outputs[0].name = f"{name}_dequantized"
+    dequantize.outputs[0].dtype = ir.DataType.FLOAT
+    node.prepend(dequantize)
+    node.replace_input_with(1, dequantized(model, value, quantized))
+    set_bias(node, dequantize.outputs[0])
+
+
+def _constants(model: ir.Model, node: ir.Node, grid: Grid) -> None:
+    """The constant float operands of Add, Mul and Concat, each in a grid of its own range."""
+    for index, value in enumerate(node.inputs):
+        if not is_constant(value) or value is None or value.dtype != ir.DataType.FLOAT:
+            continue
+        array = constant(value)
+        if array is None or not array.size:
+            continue
+        own = affine(float(array.min()), float(array.max()), grid)
+        kind = np.iinfo(own.zero_point.dtype)
+        data = np.rint(array / own.scale) + own.zero_point.astype(np.int32)
+        name = f"{node.name}/constant_{index}"
+        inputs = [
+            add_initialiser(
+                model, name, np.clip(data, kind.min, kind.max).astype(own.zero_point.dtype)
+            ),
+            add_initialiser(model, f"{name}_scale", own.scale),
+            add_initialiser(model, f"{name}_zero", own.zero_point),
+        ]
+        dequantize = ir.node("DequantizeLinear", inputs, name=f"{name}_dequantized")
+        dequantize.outputs[0].name = f"{name}_dequantized"
+        dequantize.outputs[0].dtype = ir.DataType.FLOAT
+        node.prepend(dequantize)
+        node.replace_input_with(index, dequantize.outputs[0])
+
+
+def _pair(model: ir.Model, value: ir.Value, grid: Affine, inside: set[ir.Node]) -> None:
+    """Insert Q/DQ behind a value.
+
+    All consumers read the pair where an INT8 node made the value, which then hands its name on;
+    elsewhere the INT8 nodes alone do.
+    """
+    name = str(value.name)
+    producer = value.producer()
+    made_here = producer in inside
+    uses = [use for use in value.uses() if made_here or use.node in inside]
+    scale = add_initialiser(model, f"{name}/scale", grid.scale)
+    zero = add_initialiser(model, f"{name}/zero_point", grid.zero_point)
+    quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}/quantize")
+    small = quantize.outputs[0]
+    small.name = f"{name}/quantized"
+    dequantize = ir.node("DequantizeLinear", [small, scale, zero], name=f"{name}/dequantize")
+    output = dequantize.outputs[0]
+    output.type, output.shape = value.type, value.shape
+    if producer is None:
+        model.graph.insert_before(model.graph[0], [quantize, dequantize])
+    else:
+        model.graph.insert_after(producer, [quantize, dequantize])
+    for use in uses:
+        use.node.replace_input_with(use.idx, output)
+    if made_here:
+        for index, result in enumerate(model.graph.outputs):
+            if result is value:
+                model.graph.outputs[index] = output
+        value.name = f"{name}/float"
+        output.name = name
+    else:
+        output.name = f"{name}/dequantized"

@@ -1,0 +1,48 @@
+"""The float model as it was given, run by ONNX Runtime: what everything is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgec.errors import EmitError
+from edgec.types import Feeds
+
+LEVELS = ("ORT_ENABLE_ALL", "ORT_ENABLE_BASIC", "ORT_DISABLE_ALL")
+
+
+class Reference:
+    """An ONNX file in float. Where an optimiser pass breaks the graph, it runs with fewer."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        """Raises EmitError where ONNX Runtime cannot open the file at any level."""
+        import onnxruntime
+
+        reason = ""
+        for level in LEVELS:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4
+            options.intra_op_num_threads = threads
+            options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+            try:
+                self._session = onnxruntime.InferenceSession(
+                    path, options, providers=["CPUExecutionProvider"]
+                )
+                break
+            except Exception as error:  # onnxruntime's exceptions share no base but this
+                reason = reason or str(error).strip().splitlines()[0][:300]
+        else:
+            raise EmitError(
+                f"ONNX Runtime cannot open the float model: {reason}",
+                hint="check that the original file runs in ONNX Runtime",
+            )
+        self.outputs = tuple(str(value.name) for value in self._session.get_outputs())
+
+    def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str] = ()) -> Feeds:
+        """Named outputs, all by default. A name that is fed is handed through."""
+        wanted = [name for name in names or self.outputs if name not in feeds]
+        made = self._session.run(wanted, dict(feeds)) if wanted else []
+        found = dict(zip(wanted, made, strict=True))
+        return {name: found[name] if name in found else feeds[name] for name in names or found}

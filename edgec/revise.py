@@ -1,0 +1,122 @@
+"""Stage 12: what fails a check goes to the next safer scheme, and the plan remembers why.
+
+Reasons never hold a time, so that two builds that decide alike are alike byte by byte; the
+measurement itself stands in the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from edgec.types import Artifact, Checks, Comparison, Limits, Plan, Revision, Scheme, Speed
+
+SLOWER = 0.95  # of float's speed, below which a part has come out slower beyond the noise
+UNCHANGED = (Scheme.FLOAT32, Scheme.KEPT)
+
+
+def revise(plan: Plan, checks: Checks, artifacts: Sequence[Artifact], limits: Limits) -> Plan:
+    """The same plan where every check holds; else one with safer schemes and new revisions.
+
+    One cause at a time: a backend that disobeys, then a part's error, its speed, the whole.
+    """
+    pinned = _disobeyed(plan, artifacts)
+    if pinned:
+        return replace(
+            plan,
+            pinned={**plan.pinned, **{node: r.reason for r in pinned for node in r.nodes}},
+            revisions=(*plan.revisions, *pinned),
+        )
+    found = _inaccurate(plan, checks.parts, limits) or _slow(plan, checks.speeds)
+    found = found or _drifted(plan, checks, limits)
+    if not found:
+        return plan
+    schemes, ladders = dict(plan.schemes), dict(plan.ladders)
+    for revision in found:
+        schemes[revision.part] = revision.after
+        ladders[revision.part] = plan.ladders[revision.part][1:]
+    return replace(plan, schemes=schemes, ladders=ladders, revisions=(*plan.revisions, *found))
+
+
+def worst(comparisons: Sequence[Comparison]) -> Mapping[str, float]:
+    """The lowest SQNR of any output, per part."""
+    found: dict[str, float] = {}
+    for one in comparisons:
+        found[one.part] = min(found.get(one.part, one.sqnr_db), one.sqnr_db)
+    return found
+
+
+def _disobeyed(plan: Plan, artifacts: Sequence[Artifact]) -> list[Revision]:
+    by_part: dict[tuple[str, Scheme], list[str]] = {}
+    for artifact in artifacts:
+        for node in artifact.misplaced:
+            decision = plan.decisions[node]
+            by_part.setdefault((decision.part, decision.scheme), []).append(node)
+    return [
+        Revision(
+            part=part,
+            before=scheme,
+            after=Scheme.FLOAT32,
+            reason="the backend has no INT8 kernel for it: its optimised graph kept it in float",
+            nodes=tuple(nodes),
+        )
+        for (part, scheme), nodes in by_part.items()
+    ]
+
+
+def _inaccurate(plan: Plan, parts: Sequence[Comparison], limits: Limits) -> list[Revision]:
+    if limits.part_sqnr_db is None:
+        return []
+    return [
+        _step(plan, part, f"SQNR {sqnr:.1f} dB is below {limits.part_sqnr_db:g} dB")
+        for part, sqnr in worst(parts).items()
+        if sqnr < limits.part_sqnr_db and _can_step(plan, part)
+    ]
+
+
+def _slow(plan: Plan, speeds: Sequence[Speed]) -> list[Revision]:
+    return [
+        _step(
+            plan,
+            speed.part,
+            "slower than its float form on this machine",
+            f"{speed.gain.median:.2f}x of float's speed "
+            f"({speed.gain.low:.2f} to {speed.gain.high:.2f})",
+        )
+        for speed in speeds
+        if speed.gain.median < SLOWER and speed.gain.high < 1 and _can_step(plan, speed.part)
+    ]
+
+
+def _drifted(plan: Plan, checks: Checks, limits: Limits) -> list[Revision]:
+    """End to end too far off: the part with the lowest SQNR gives way."""
+    if limits.cosine is None:
+        return []
+    bad = [one for one in checks.outputs if one.cosine < limits.cosine]
+    candidates = {p: db for p, db in worst(checks.parts).items() if _can_step(plan, p)}
+    if not bad or not candidates:
+        return []
+    part = min(candidates, key=lambda name: candidates[name])
+    lowest = min(bad, key=lambda one: one.cosine)
+    return [
+        _step(
+            plan,
+            part,
+            f"output {lowest.value} has cosine {lowest.cosine:.4f} end to end, below "
+            f"{limits.cosine:g}, and this part has the lowest SQNR ({candidates[part]:.1f} dB)",
+        )
+    ]
+
+
+def _can_step(plan: Plan, part: str) -> bool:
+    return plan.schemes[part] not in UNCHANGED and bool(plan.ladders[part])
+
+
+def _step(plan: Plan, part: str, reason: str, measured: str = "") -> Revision:
+    return Revision(
+        part=part,
+        before=plan.schemes[part],
+        after=plan.ladders[part][0],
+        reason=reason,
+        measured=measured,
+    )

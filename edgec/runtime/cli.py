@@ -1,0 +1,213 @@
+"""The verbs of a device: run, bench, verify, finish, info."""
+
+import argparse
+import json
+import math
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from edgec.errors import EdgecError, GoalMissed, InputError, InternalError
+
+EPILOGUE = "Exit codes: 3 input, 4 unsupported, 5 something to install, 7 outside the tolerance."
+
+
+def main(arguments: Optional[List[str]] = None, bundle: Optional[str] = None) -> int:
+    """Run a verb and return the exit code. `bundle`: where a bundle runs itself, its own path."""
+    options = _parser(bundle).parse_args(arguments)
+    try:
+        result: Dict[str, Any] = options.verb(options)
+        missed = result.pop("_missed", None)
+        _write_json(options.json, result)
+        if missed is not None:
+            raise missed
+    except EdgecError as error:
+        print("error: {}".format(error), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception:
+        traceback.print_exc()
+        print("error: this is a defect of edgec; please report it", file=sys.stderr)
+        return InternalError.exit_code
+    return 0
+
+
+def _parser(bundle: Optional[str]) -> argparse.ArgumentParser:
+    program = "python3 " + bundle if bundle else "python3 -m edgec.runtime"
+    parser = argparse.ArgumentParser(prog=program, description=__doc__, epilog=EPILOGUE)
+    verbs = parser.add_subparsers(metavar="VERB", dest="verb_name")
+    verbs.required = True
+
+    def add(name: str, verb: Any, about: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=about, description=about, epilog=EPILOGUE)
+        if bundle is None:
+            sub.add_argument("bundle", metavar="BUNDLE", help="a .edgec file or its folder")
+        sub.add_argument("--threads", type=_count, metavar="N", help="0: the backend's choice")
+        sub.add_argument("--json", metavar="FILE", help="write the result as JSON; - for stdout")
+        sub.set_defaults(verb=verb, **({} if bundle is None else {"bundle": bundle}))
+        return sub
+
+    run = add("run", _run, "Run the bundle once.")
+    feeds = run.add_mutually_exclusive_group(required=True)
+    feeds.add_argument("--inputs", type=Path, metavar="FILE.npz", help="arrays by input name")
+    feeds.add_argument("--golden", action="store_true", help="the inputs that the bundle brings")
+    run.add_argument("--outputs", type=Path, metavar="FILE.npz", help="where the outputs go")
+    bench = add("bench", _bench, "Measure latency; each case has a process of its own.")
+    bench.add_argument("--inputs", type=Path, metavar="FILE.npz", help="default: the golden inputs")
+    bench.add_argument("--against", type=Path, metavar="MODEL", help="an .onnx file or a bundle")
+    bench.add_argument("--rounds", type=_count, default=7, metavar="N")
+    bench.add_argument("--calls", type=_count, default=10, metavar="N", help="for each round")
+    bench.add_argument("--warmup", type=_count, default=5, metavar="N", help="calls")
+    add("verify", _verify, "Check the bundle's files, then its results on the golden inputs.")
+    add("finish", _finish, "Build on this device what can only be built here, then verify.")
+    add("info", _info, "Tell what the bundle is made of.")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+def _run(options: argparse.Namespace) -> Dict[str, Any]:
+    from edgec.runtime import npz
+    from edgec.runtime.model import load
+    from edgec.runtime.values import describe
+
+    with load(options.bundle, options.threads) as model:
+        feeds = (
+            model.golden_inputs()
+            if options.golden
+            else npz.read(options.inputs, str(options.inputs))
+        )
+        outputs = model.run(feeds)
+    if options.outputs is not None:
+        npz.write(options.outputs, outputs)
+    for line in describe(outputs):
+        _tell(options, line)
+    shapes = {n: {"dtype": str(a.dtype), "shape": list(a.shape)} for n, a in outputs.items()}
+    return {"outputs": shapes, "file": str(options.outputs) if options.outputs else None}
+
+
+def _bench(options: argparse.Namespace) -> Dict[str, Any]:
+    from edgec.runtime import npz
+    from edgec.runtime.bench import Case, measure, ratio
+    from edgec.runtime.bundle import Bundle
+
+    with Bundle(options.bundle) as bundle:
+        golden = bundle.arrays(bundle.manifest["golden"]["inputs"])
+    feeds = npz.read(options.inputs, str(options.inputs)) if options.inputs else golden
+    cases = [Case("bundle", Path(options.bundle), options.threads)]
+    if options.against is not None:
+        if not options.against.exists():
+            raise InputError("{} does not exist".format(options.against), hint="Give a model.")
+        cases.append(Case(options.against.name, options.against, options.threads))
+    timings = measure(
+        cases, feeds, rounds=options.rounds, warmup=options.warmup, calls_per_round=options.calls
+    )
+    line = "{:<24} {:>9.3f} {:>9.3f} {:>9.3f} {:>9.3f} {:>9.3f} {:>9.1f} {:>8.0f}"
+    heads = ("p50 ms", "p95 ms", "p99 ms", "min ms", "max ms", "calls/s", "peak MB")
+    _tell(options, "{:<24} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8}".format("", *heads))
+    for t in timings:
+        numbers = (t.p50, t.p95, t.p99, t.low, t.high, t.per_second, t.peak_mb)
+        _tell(options, line.format(t.label[:24], *numbers))
+    result: Dict[str, Any] = {"cases": [t._asdict() for t in timings]}
+    if len(timings) == 2:
+        compared = ratio(timings[0], timings[1])
+        result["ratio"] = compared._asdict()
+        _tell(
+            options,
+            "bundle takes {:.3f} of {}'s time (quartiles {:.3f} to {:.3f}, {} rounds)".format(
+                compared.median, timings[1].label, compared.low, compared.high, options.rounds
+            ),
+        )
+    return result
+
+
+def _verify(options: argparse.Namespace) -> Dict[str, Any]:
+    from edgec.runtime.model import load
+
+    with load(options.bundle, options.threads) as model:
+        test = model.self_test()
+    for check in test.outputs:
+        line = "{}: max abs error {:.3g} (limit {:.3g}), cosine {:.6f}: {}".format(
+            check.name, check.max_abs, check.limit, check.cosine, check.problem or "ok"
+        )
+        _tell(options, line)
+    result: Dict[str, Any] = {"passed": test.passed}
+    result["outputs"] = [check._asdict() for check in test.outputs]
+    failed = [check for check in test.outputs if not check.passed]
+    if failed:
+        worst = failed[0]
+        hint = "This device computes something else than the build did. Build for this target, "
+        hint += "or compare: python3 BUNDLE run --golden."
+        goal = "self-test of output {!r} ({})".format(worst.name, worst.problem)
+        result["_missed"] = GoalMissed(goal, worst.max_abs, worst.limit, hint=hint)
+    return result
+
+
+def _finish(options: argparse.Namespace) -> Dict[str, Any]:
+    from edgec.runtime.bundle import Bundle
+
+    with Bundle(options.bundle) as bundle:
+        backends = sorted({engine["backend"] for engine in bundle.manifest["engines"]})
+    _tell(options, "nothing has to be built on this device for {}".format(", ".join(backends)))
+    return dict(_verify(options), built=[])
+
+
+def _info(options: argparse.Namespace) -> Dict[str, Any]:
+    from edgec.runtime.bundle import Bundle
+    from edgec.runtime.values import values
+
+    with Bundle(options.bundle) as bundle:
+        manifest = bundle.manifest
+    tool, target, source = manifest["tool"], manifest["target"], manifest["source"]
+    _tell(options, "{} for {} ({})".format(source["name"], target["name"], target["stack"]))
+    _tell(options, "built by {} {}".format(tool["name"], tool["version"]))
+    for what in ("inputs", "outputs"):
+        for value in values(manifest[what]):
+            _tell(options, "{} {}".format(what[:-1], value))
+    for engine in manifest["engines"]:
+        names = [engine["artifact"]] + engine["data_files"]
+        size = sum(manifest["files"][name]["bytes"] for name in names) / 1e6
+        line = "engine {}: {} on {}, {:.1f} MB, parts {}"
+        parts = ", ".join(engine["parts"])
+        _tell(
+            options,
+            line.format(engine["name"], engine["backend"], engine["device"], size, parts),
+        )
+    for part in manifest["parts"]:
+        line = "part {}: {} {} in {}, {} nodes: {}"
+        words = [part[key] for key in ("name", "modality", "kind", "scheme", "nodes", "reason")]
+        _tell(options, line.format(*words))
+    return {key: value for key, value in manifest.items() if key != "files"}
+
+
+def _tell(options: argparse.Namespace, line: str) -> None:
+    print(line, file=sys.stderr if options.json == "-" else sys.stdout)
+
+
+def _write_json(target: Optional[str], result: Dict[str, Any]) -> None:
+    if target is None:
+        return
+    text = json.dumps(_plain(result), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+    else:
+        from edgec.runtime.npz import write_bytes
+
+        write_bytes(Path(target), text.encode())
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,144 @@
+"""A bundle as a function: feeds to outputs, checked, from any number of threads."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple, Type, Union
+
+from edgec.errors import InputError
+from edgec.runtime.bundle import Bundle
+from edgec.runtime.openers import Session, opener
+from edgec.runtime.selftest import SelfTest, compare
+from edgec.runtime.values import Value, fit, values
+
+
+class Model:
+    """The engines of a bundle, opened once; `inputs` and `outputs` say what it takes and gives.
+
+    `run` may be called from several threads at once; `close` may not run beside it.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: Optional[int] = None,
+        settings: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        """`threads`: per engine, 0 leaves it to the backend, None keeps what the bundle says."""
+        self.bundle = bundle
+        self.inputs: Tuple[Value, ...] = values(bundle.manifest["inputs"])
+        self.outputs: Tuple[Value, ...] = values(bundle.manifest["outputs"])
+        self._steps: List[_Step] = []
+        last_use = _last_uses(bundle.manifest)
+        try:
+            for index, engine in enumerate(bundle.manifest["engines"]):
+                chosen = dict(engine["settings"], **(settings or {}))
+                chosen["device"] = engine["device"]
+                chosen["neighbours"] = len(bundle.manifest["engines"]) - 1
+                if threads is not None:
+                    chosen["threads"] = threads
+                source = _artifact(bundle, engine)
+                session = opener(engine["backend"])(source, chosen)
+                done = frozenset(name for name, last in last_use.items() if last == index)
+                self._steps.append(_Step(engine, session, done))
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, feeds: Mapping[str, Any]) -> Dict[str, Any]:
+        """Arrays by input name -> new arrays by output name, never changed by a later call.
+
+        Raises InputError naming the input that is missing, unknown, or does not fit in dtype,
+        rank, size or range.
+        """
+        if not self._steps:
+            raise InputError("the model is closed", hint="Load it again.")
+        known: Dict[str, Any] = fit(feeds, self.inputs)
+        outputs: Dict[str, Any] = {}
+        wanted = {value.name for value in self.outputs}
+        outputs.update((name, known[name].copy()) for name in wanted & set(known))
+        for step in self._steps:
+            made = step.run(known)
+            outputs.update((name, made[name]) for name in wanted & set(made))
+            known.update(made)
+            for name in step.done:
+                known.pop(name, None)  # so that the backend can use its memory again
+        return {value.name: outputs[value.name] for value in self.outputs}
+
+    def golden_inputs(self) -> Dict[str, Any]:
+        """The golden sample's inputs."""
+        return self.bundle.arrays(self.bundle.manifest["golden"]["inputs"])
+
+    def self_test(self) -> SelfTest:
+        """Run the golden sample and compare within the manifest's tolerance."""
+        golden = self.bundle.manifest["golden"]
+        expected = self.bundle.arrays(golden["outputs"])
+        missing = [value.name for value in self.outputs if value.name not in expected]
+        if missing:
+            message = "the golden data lack output " + ", ".join(missing)
+            raise InputError(message, hint="Build the bundle again.")
+        return compare(self.run(self.golden_inputs()), expected, golden["tolerance"]["relative"])
+
+    def close(self) -> None:
+        """Release the engines and the bundle."""
+        for step in self._steps:
+            step.session.close()
+        self._steps = []
+        self.bundle.close()
+
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+
+class _Step:
+    """One engine in its place: what it reads, makes, and is the last one to read (`done`)."""
+
+    def __init__(self, engine: Mapping[str, Any], session: Session, done: FrozenSet[str]) -> None:
+        self.session = session
+        self.done = done
+        self._label = "engine {!r}".format(engine["name"])
+        self._inputs: List[str] = engine["inputs"]
+        self._outputs: List[str] = engine["outputs"]
+
+    def run(self, known: Mapping[str, Any]) -> Dict[str, Any]:
+        made = self.session.run({name: known[name] for name in self._inputs})
+        missing = [name for name in self._outputs if name not in made]
+        if missing:
+            message = "{} does not make {}".format(self._label, ", ".join(missing))
+            raise InputError(message, hint="Build the bundle again.")
+        return {name: made[name] for name in self._outputs}
+
+
+def _last_uses(manifest: Mapping[str, Any]) -> Dict[str, int]:
+    last: Dict[str, int] = {}
+    for index, engine in enumerate(manifest["engines"]):
+        for name in engine["inputs"] + engine["outputs"]:
+            last[name] = index
+    return last
+
+
+def _artifact(bundle: Bundle, engine: Mapping[str, Any]) -> Union[Path, bytes]:
+    if bundle.packed and not engine["data_files"]:
+        return bundle.read(engine["artifact"])
+    for name in engine["data_files"]:
+        bundle.path(name)
+    return bundle.path(engine["artifact"])
+
+
+def load(
+    path: Union[str, Path],
+    threads: Optional[int] = None,
+    settings: Optional[Mapping[str, Any]] = None,
+) -> Model:
+    """Open and verify the bundle at `path` (a `.edgec` file or its folder) and its engines.
+
+    `settings` override those of every engine. Raises InputError (bundle), ToolchainError (backend).
+    """
+    return Model(Bundle(path), threads, settings)

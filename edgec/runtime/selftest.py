@@ -1,0 +1,78 @@
+"""Is this machine's result the one that the bundle promises? Golden inputs, golden outputs."""
+
+from typing import Any, List, Mapping, NamedTuple, Sequence
+
+import numpy as np
+
+MIN_COSINE = 0.999
+
+
+class OutputCheck(NamedTuple):
+    """One output against its golden array.
+
+    `max_abs` and `cosine` are over the finite elements; `limit` bounds `max_abs`. `problem` is
+    "" where the output passes.
+    """
+
+    name: str
+    max_abs: float
+    cosine: float
+    limit: float
+    problem: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the output is within the tolerance."""
+        return not self.problem
+
+
+class SelfTest(NamedTuple):
+    """All outputs of the golden sample."""
+
+    outputs: Sequence[OutputCheck]
+
+    @property
+    def passed(self) -> bool:
+        """Whether there are outputs and each one passes."""
+        return bool(self.outputs) and all(check.passed for check in self.outputs)
+
+
+def compare(got: Mapping[str, Any], golden: Mapping[str, Any], relative: float) -> SelfTest:
+    """Compare all arrays of `golden`. Passes: the same shape, dtype and non-finite elements,
+    cosine >= MIN_COSINE and max abs error <= relative * max |golden|; whole numbers are equal.
+
+    Kernels of another instruction set round differently in their float parts, hence the tolerance.
+    """
+    checks: List[OutputCheck] = []
+    for name in sorted(golden):
+        if name in got:
+            checks.append(_compare_one(name, got[name], golden[name], relative))
+        else:
+            checks.append(OutputCheck(name, np.inf, 0.0, 0.0, "no such output"))
+    return SelfTest(checks)
+
+
+def _compare_one(name: str, got: Any, golden: Any, relative: float) -> OutputCheck:
+    if got.shape != golden.shape or got.dtype != golden.dtype:
+        problem = "{}{} instead of {}{}".format(
+            got.dtype, list(got.shape), golden.dtype, list(golden.shape)
+        )
+        return OutputCheck(name, np.inf, 0.0, 0.0, problem)
+    whole = golden.dtype.kind != "f"
+    a, b = np.float64(got).reshape(-1), np.float64(golden).reshape(-1)
+    finite = np.isfinite(a) & np.isfinite(b)
+    alike = np.array_equal(a[~finite], b[~finite], equal_nan=True)
+    a, b = a[finite], b[finite]
+    largest = float(np.max(np.abs(b), initial=0.0))
+    limit = 0.0 if whole else relative * largest
+    max_abs = float(np.max(np.abs(a - b), initial=0.0))
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    cosine = float(np.dot(a, b) / norms) if norms else float(np.array_equal(a, b))
+    problem = ""
+    if not alike:
+        problem = "NaN or infinity at other places"
+    elif max_abs > limit:
+        problem = "max abs error {:.3g} > {:.3g}".format(max_abs, limit)
+    elif cosine < MIN_COSINE:
+        problem = "cosine {:.6f} < {}".format(cosine, MIN_COSINE)
+    return OutputCheck(name, max_abs, cosine, limit, problem)

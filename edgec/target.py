@@ -1,0 +1,180 @@
+"""The capability table: what a device with a software stack can do, read from `targets/`.
+
+A row may extend another; tables are merged key by key. Unknown keys are refused, so that a
+mistyped one cannot be ignored in silence.
+"""
+
+from __future__ import annotations
+
+import platform
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgec.data import folder
+from edgec.errors import InputError
+from edgec.types import Grid, Kind, Ladder, OpRule, Scheme, Stack, Target
+
+FILE = "target.toml"
+HOST = "host"
+
+_TOP = {
+    "summary",
+    "arch",
+    "requires",
+    "rank",
+    "verified",
+    "stacks",
+    "grid",
+    "ladders",
+    "ops",
+}
+_STACK = {"backend", "device", "max_opset", "max_ir", "source", "confidence", "settings"}
+_GRID = {
+    "activations",
+    "symmetric_activations",
+    "weights",
+    "per_channel",
+    "reduce_range",
+    "source",
+    "confidence",
+}
+_LADDER = {"with_data", "without_data", "int8_ops", "reason", "source", "confidence"}
+_OP = {"schemes", "follows", "float_output", "note"}
+
+
+def names() -> list[str]:
+    """The targets that come with edgec."""
+    return sorted(path.parent.name for path in folder("targets").glob(f"*/{FILE}"))
+
+
+def load_target(name: str, stack: str | None = None) -> Target:
+    """The row called `name`, the row in the folder `name`, or for "host" the row of this machine.
+
+    Raises InputError for an unknown name or stack, and for a table that is not sound.
+    """
+    if name == HOST:
+        name = host()
+    path = Path(name)
+    if not (path / FILE).is_file():
+        path = folder("targets") / name
+    if not (path / FILE).is_file() or ("/" in name and not Path(name).is_dir()):
+        raise InputError(
+            f"unknown target {name!r}",
+            hint=f"choose one of {', '.join([HOST, *names()])}, or give a folder with a {FILE}",
+        )
+    table = _read(path)
+    try:
+        return _target(path, table, stack)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path / FILE}: not a sound table: {type(error).__name__} {error}",
+            hint="compare it with the rows that come with edgec",
+        ) from error
+
+
+def host() -> str:
+    """The row of the highest rank whose architecture and CPU flags this machine has."""
+    rows = {name: _read(folder("targets") / name) for name in names()}
+    return max((name for name in rows if _fits(rows[name])), key=lambda name: rows[name]["rank"])
+
+
+def cpu_flags() -> frozenset[str]:
+    """The CPU's feature flags, as the kernel names them; empty where it does not say."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return frozenset()
+    flags: set[str] = set()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            flags.update(value.split())
+    return frozenset(flags)
+
+
+def _fits(table: Mapping[str, Any]) -> bool:
+    if table["arch"] not in ("any", platform.machine()):
+        return False
+    flags = cpu_flags()
+    needs = table["requires"]
+    return not needs or any(set(group) <= flags for group in needs)
+
+
+def _read(path: Path, depth: int = 0) -> dict[str, Any]:
+    try:
+        table = tomllib.loads((path / FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path / FILE}: {error}", hint="correct the file") from error
+    base = table.pop("extends", None)
+    if base is None or depth > 4:
+        return table
+    return _merge(_read(folder("targets") / str(base), depth + 1), table)
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and key != "grid" else value
+    return merged
+
+
+def _strict(where: str, table: Mapping[str, Any], known: set[str]) -> None:
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise ValueError(f"{where} has the unknown key {unknown[0]!r}")
+
+
+def _target(path: Path, table: Mapping[str, Any], wanted: str | None) -> Target:
+    name = path.name
+    _strict("the table", table, _TOP)
+    stacks = {key: _stack(key, row) for key, row in table["stacks"].items()}
+    chosen = wanted or next(iter(stacks))
+    if chosen not in stacks:
+        raise InputError(
+            f"target {name} has no stack {chosen!r}", hint=f"it has {', '.join(sorted(stacks))}"
+        )
+    grid = table["grid"]
+    _strict("grid", grid, _GRID)
+    return Target(
+        name=name,
+        summary=str(table["summary"]),
+        arch=str(table["arch"]),
+        requires=tuple(frozenset(map(str, group)) for group in table["requires"]),
+        stack=stacks[chosen],
+        grid=Grid(**grid),
+        ops={op: _op(op, row) for op, row in table["ops"].items()},
+        ladders={Kind(kind): _ladder(kind, row) for kind, row in table["ladders"].items()},
+        here=_fits(table) and (path.parent != folder("targets") or name == host()),
+        verified=str(table["verified"]),
+    )
+
+
+def _stack(name: str, row: Mapping[str, Any]) -> Stack:
+    _strict(f"stacks.{name}", row, _STACK)
+    return Stack(name=name, **{"settings": {}, **row})
+
+
+def _ladder(kind: str, row: Mapping[str, Any]) -> Ladder:
+    _strict(f"ladders.{kind}", row, _LADDER)
+    return Ladder(
+        with_data=tuple(map(Scheme, row["with_data"])),
+        without_data=tuple(map(Scheme, row["without_data"])),
+        int8_ops=frozenset(map(str, row["int8_ops"])),
+        reason=str(row["reason"]),
+        source=str(row["source"]),
+        confidence=str(row["confidence"]),
+    )
+
+
+def _op(op_type: str, row: Mapping[str, Any]) -> OpRule:
+    _strict(f"ops.{op_type}", row, _OP)
+    return OpRule(
+        op_type=op_type,
+        schemes=frozenset(map(Scheme, row["schemes"])),
+        follows=bool(row.get("follows", False)),
+        float_output=bool(row.get("float_output", False)),
+        note=str(row["note"]),
+    )

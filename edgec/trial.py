@@ -1,0 +1,210 @@
+"""Stages 5 to 11 for one plan: what it becomes, and what the checks say of it.
+
+Trials of one build share statistics, and parts whose decisions did not change are not checked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgec import samples as data
+from edgec.backends import backend
+from edgec.calibrate import calibrate
+from edgec.graphs import extract, weight_bytes
+from edgec.join import join
+from edgec.lower import lower
+from edgec.placement import place
+from edgec.quantize import quantize
+from edgec.types import (
+    Artifact,
+    Checks,
+    Engine,
+    Graph,
+    Method,
+    Part,
+    Plan,
+    Policy,
+    Speed,
+    Statistics,
+    Target,
+)
+from edgec.verify import EndToEnd, PartFiles, PartResult, cut, verify_outputs, verify_parts
+
+ROUNDS = 7
+ROUND_MS = 60.0  # how long one round of a measurement takes, about
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the first stages make of a job, before any backend is needed."""
+
+    graph: Graph
+    parts: tuple[Part, ...]
+    plan: Plan
+    target: Target
+    policy: Policy
+    inputs: tuple[data.Input, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a plan became, and what the checks found. `sizes`: bytes of weights per built part."""
+
+    sizes: Mapping[str, int]
+    artifacts: tuple[Artifact, ...]
+    statistics: Statistics
+    checks: Checks
+    end: EndToEnd
+
+
+class Trials:
+    """Quantize, emit, verify and time the plans of one build."""
+
+    def __init__(
+        self,
+        original: Path,
+        prepared: Prepared,
+        samples: data.Samples,
+        folder: Path,
+        threads: int,
+        measure: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        self._original, self._prepared, self._samples = original, prepared, samples
+        self._folder, self._threads, self._measure, self._say = folder, threads, measure, say
+        self._statistics = Statistics({}, 0, samples.fingerprint)
+        self._checked: dict[tuple[str, ...], tuple[PartResult, Speed | None]] = {}
+        self._rounds = 0
+
+    def run(self, plan: Plan) -> Trial:
+        """Everything between a plan and its verdict."""
+        self._rounds += 1
+        folder = self._folder / f"round_{self._rounds}"
+        folder.mkdir()
+        self._observe(plan)
+        engines, artifacts = self._emit(plan, folder)
+        built = {
+            part.name: weight_bytes(extract(engine.model, part.inputs, part.outputs).graph)
+            for part, engine in _located(plan.parts, engines)
+        }
+        if any(artifact.misplaced for artifact in artifacts):
+            nothing = Checks((), (), (), self._samples.origin)
+            return Trial(built, artifacts, self._statistics, nothing, EndToEnd((), {}, {}))
+        checked = self._check_parts(plan, engines, artifacts)
+        self._say("verifying end to end")
+        end = verify_outputs(
+            self._original,
+            artifacts,
+            self._samples.verification,
+            self._prepared.inputs,
+            self._threads,
+        )
+        checks = Checks(
+            parts=tuple(one for result, _ in checked for one in result.comparisons),
+            outputs=end.comparisons,
+            speeds=tuple(speed for _, speed in checked if speed is not None),
+            data=self._samples.origin,
+        )
+        return Trial(built, artifacts, self._statistics, checks, end)
+
+    def _observe(self, plan: Plan) -> None:
+        """Calibrate once: the first plan is the boldest, so that it needs the most values."""
+        if self._rounds > 1 or not self._samples.calibration:
+            return
+        graph = self._prepared.graph
+        placement = place(graph.model, plan.decisions, self._prepared.target)
+        count = len(self._samples.calibration)
+        self._say(f"calibrating {len(placement.values)} values on {count} samples")
+        self._statistics = calibrate(
+            graph,
+            placement.values,
+            placement.means,
+            placement.values & _percentile_values(graph, plan),
+            self._samples,
+            self._prepared.inputs,
+            self._threads,
+        )
+
+    def _emit(self, plan: Plan, folder: Path) -> tuple[tuple[Engine, ...], tuple[Artifact, ...]]:
+        target, engines, artifacts = self._prepared.target, [], []
+        for joined in join(self._prepared.graph, plan, target):
+            model = quantize(joined.source, plan.decisions, self._statistics, plan.methods, target)
+            engine = replace(joined, model=lower(model, target.stack))
+            self._say(f"emitting engine {engine.name}")
+            maker = backend(engine.backend)
+            artifacts.append(maker.emit(engine, plan.decisions, target, folder, self._threads))
+            engines.append(engine)
+        return tuple(engines), tuple(artifacts)
+
+    def _check_parts(
+        self, plan: Plan, engines: Sequence[Engine], artifacts: Sequence[Artifact]
+    ) -> list[tuple[PartResult, Speed | None]]:
+        keys = {part.name: _key(plan, part) for part in plan.parts if part.outputs}
+        graph, by_engine = self._prepared.graph, {a.engine: a for a in artifacts}
+        files = [
+            cut(graph, engine, part, by_engine[engine.name], self._folder)
+            for part, engine in _located(plan.parts, engines)
+            if keys[part.name] not in self._checked
+        ]
+        if files:
+            self._say("verifying " + ", ".join(f.part.name for f in files))
+            results = verify_parts(
+                graph,
+                files,
+                self._samples.verification,
+                self._prepared.inputs,
+                self._folder,
+                self._threads,
+            )
+            for f in files:
+                result, speed = results[f.part.name], None
+                if self._measure and f.part.macs:
+                    self._say(f"timing {f.part.name}")
+                    speed = _time(f, result.milliseconds, self._threads)
+                self._checked[keys[f.part.name]] = (result, speed)
+        return [self._checked[key] for key in keys.values()]
+
+
+def _located(parts: Sequence[Part], engines: Sequence[Engine]) -> list[tuple[Part, Engine]]:
+    """The parts that give something to the outside, each with the engine that holds it."""
+    return [
+        (part, engine)
+        for part in parts
+        for engine in engines
+        if part.name in engine.parts and part.outputs
+    ]
+
+
+def _time(files: PartFiles, milliseconds: float, threads: int) -> Speed:
+    """A part's two forms, each in a process of its own, in alternating rounds."""
+    from edgec.runtime import bench, npz
+
+    name = files.part.name
+    float_form, built = bench.measure(
+        [
+            bench.Case(f"{name} float", files.source, threads),
+            bench.Case(f"{name} built", files.built, threads, dict(files.settings)),
+        ],
+        npz.read(files.feeds, files.feeds.name),
+        rounds=ROUNDS,
+        calls_per_round=max(1, min(20, round(ROUND_MS / max(milliseconds, 0.01)))),
+    )
+    return Speed(name, float_form, built, bench.ratio(float_form, built))
+
+
+def _percentile_values(graph: Graph, plan: Plan) -> frozenset[str]:
+    """The values that touch a node of a part whose method needs histograms."""
+    return frozenset(
+        str(value.name)
+        for node in graph.model.graph
+        if plan.methods.get(plan.decisions[str(node.name)].part) is Method.PERCENTILE
+        for value in (*node.inputs, *node.outputs)
+        if value is not None
+    )
+
+
+def _key(plan: Plan, part: Part) -> tuple[str, ...]:
+    """What a part's check depends on: the schemes of all its nodes, and how they are cut."""
+    return (part.name, *(str(plan.decisions[node].scheme) for node in part.nodes))

@@ -1,0 +1,413 @@
+"""The nouns that the stages exchange. All frozen; every state has a name.
+
+Shapes are tuples of int (fixed) or str (a symbolic dimension). Values are known by their canonical
+id, which is the name that the value has in the canonical graph (see `canonicalise`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgec.runtime.bench import Ratio, Timing
+
+Feeds = dict[str, np.ndarray]  # arrays by the name of the graph input
+
+
+class Kind(StrEnum):
+    """What a part is made of; the defaults of a target are given per kind."""
+
+    CNN = "cnn"
+    TRANSFORMER = "transformer"
+    RECURRENT = "recurrent"
+    MLP = "mlp"
+    FUSION = "fusion"
+    GLUE = "glue"
+
+
+class Modality(StrEnum):
+    """What a part looks at, guessed from the graph inputs that it depends on."""
+
+    VISION = "vision"
+    TEXT = "text"
+    AUDIO = "audio"
+    MIXED = "mixed"
+    UNKNOWN = "unknown"
+
+
+class Scheme(StrEnum):
+    """The numbers that a node computes with. KEPT: as the source model came, already quantized."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    FLOAT8 = "float8"
+    INT8_STATIC = "int8_static"
+    INT8_DYNAMIC = "int8_dynamic"
+    INT8_WEIGHT_ONLY = "int8_weight_only"
+    INT4_WEIGHT_ONLY = "int4_weight_only"
+    KEPT = "kept"
+
+
+class Method(StrEnum):
+    """How a range follows from the statistics of a value."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+
+
+class Joining(StrEnum):
+    """How parts of one backend and device become engines."""
+
+    TOGETHER = "together"
+    PER_PART = "per-part"
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """One canonical rewrite and how often it was applied."""
+
+    rule: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of one dimension, both included; equal bounds mean a fixed dimension."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A canonical model: nodes named, values typed where they can be, weights left on disk."""
+
+    model: ir.Model
+    source: str
+    sha256: str
+    bytes: int
+    shapes: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)
+    rewrites: tuple[Rewrite, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A convex subnetwork: the unit of policy, calibration and verification.
+
+    `inputs` and `outputs` are canonical value ids; `nodes` are node names in topological order.
+    `macs` counts multiply-accumulates of weighted ops for one sample (0 where shapes are unknown).
+    """
+
+    name: str
+    kind: Kind
+    modality: Modality
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[str, ...]
+    macs: int
+    weight_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one node becomes, and why. `evidence` is a table row, a measurement or a message."""
+
+    node: str
+    op_type: str
+    part: str
+    scheme: Scheme
+    backend: str
+    device: str
+    reason: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A change of plan: from one scheme to another, because a check said so.
+
+    `measured` holds figures that differ between runs (times); `reason` never does.
+    """
+
+    part: str
+    before: Scheme
+    after: Scheme
+    reason: str
+    nodes: tuple[str, ...] = ()
+    measured: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A decision for every node, and how it came about.
+
+    `schemes`: what each part has now; `ladders`: what it may still fall back to, safest last;
+    `pinned`: nodes that a revision keeps in float, with the reason.
+    """
+
+    parts: tuple[Part, ...]
+    decisions: Mapping[str, Decision]
+    schemes: Mapping[str, Scheme]
+    ladders: Mapping[str, tuple[Scheme, ...]]
+    methods: Mapping[str, Method]
+    joining: Joining = Joining.TOGETHER
+    pinned: Mapping[str, str] = field(default_factory=dict)
+    revisions: tuple[Revision, ...] = ()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where Q/DQ go in a graph, by canonical id; what calibration has to observe follows from it.
+
+    `values`: values that get a grid from their own range; `follows`: values that take over the
+    grid of another; `absorbed`: activations whose clamp the grid of their output implies;
+    `means`: values whose mean per channel bias correction needs.
+    """
+
+    values: frozenset[str]
+    follows: Mapping[str, str]
+    absorbed: frozenset[str]
+    means: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Override:
+    """What a policy wants for a part, an op type or nodes by name (glob). None: not stated."""
+
+    pattern: str
+    scheme: Scheme | None
+    method: Method | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a build accepts. Each may be switched off by None."""
+
+    part_sqnr_db: float | None = 12.0
+    cosine: float | None = 0.97
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the user wants. The most specific override wins: node, then op type, then part."""
+
+    parts: tuple[Override, ...] = ()
+    ops: tuple[Override, ...] = ()
+    nodes: tuple[Override, ...] = ()
+    limits: Limits = Limits()
+    joining: Joining = Joining.TOGETHER
+    source: str = "defaults"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a target wants numbers. Weights are always symmetric."""
+
+    activations: str
+    symmetric_activations: bool
+    weights: str
+    per_channel: bool
+    reduce_range: bool
+    source: str
+    confidence: str
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """For one kind of part: schemes from the fastest to the safest, with and without data.
+
+    `int8_ops` are the op types that static INT8 covers in such a part.
+    """
+
+    with_data: tuple[Scheme, ...]
+    without_data: tuple[Scheme, ...]
+    int8_ops: frozenset[str]
+    reason: str
+    source: str
+    confidence: str
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """What a target can do with one op type: the schemes, and how it passes ranges on.
+
+    `follows`: the op moves or selects values, so that it runs on its input's grid.
+    `float_output`: INT8 in and float out is one kernel.
+    """
+
+    op_type: str
+    schemes: frozenset[Scheme]
+    follows: bool
+    float_output: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A software stack of a device: backend, and the newest ONNX that it accepts."""
+
+    name: str
+    backend: str
+    device: str
+    max_opset: int
+    max_ir: int
+    settings: Mapping[str, object]
+    source: str
+    confidence: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one device with one software stack can do."""
+
+    name: str
+    summary: str
+    arch: str
+    requires: tuple[frozenset[str], ...]
+    stack: Stack
+    grid: Grid
+    ops: Mapping[str, OpRule]
+    ladders: Mapping[Kind, Ladder]
+    here: bool
+    verified: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts over equal bins between `low` and `high`."""
+
+    low: float
+    high: float
+    counts: np.ndarray
+
+
+@dataclass(frozen=True)
+class ValueStatistics:
+    """What was seen of one canonical value. `channel_mean` is E[x] per channel (axis 1 or last)."""
+
+    low: float
+    high: float
+    samples: int
+    channel_mean: np.ndarray | None = None
+    histogram: Histogram | None = None
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The asset of a calibration: per canonical value, with the fingerprint of what it saw."""
+
+    values: Mapping[str, ValueStatistics]
+    samples: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Parts joined for one backend and device: the float `source`, and the `model` to be emitted."""
+
+    name: str
+    backend: str
+    device: str
+    parts: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    source: ir.Model
+    model: ir.Model
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Weighted ops (Conv, MatMul, Gemm with a constant weight) by what they compute with."""
+
+    int8: int
+    float: int
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that a backend built, how to open it, and what it really computes with.
+
+    `misplaced`: weighted nodes that the backend runs in other numbers than planned.
+    """
+
+    engine: str
+    backend: str
+    device: str
+    path: Path
+    parts: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    settings: Mapping[str, object]
+    planned: Counts
+    emitted: Counts
+    optimised: Counts
+    misplaced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A value of the built model against the original, over all verification samples.
+
+    `agreement` is of the top-1 class or of the ranking; `agreement_kind` says which, or "none".
+    """
+
+    part: str
+    value: str
+    max_abs: float
+    cosine: float
+    sqnr_db: float
+    agreement: float
+    agreement_kind: str
+    samples: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A part (isolated) or the whole model, against its float form, on this machine.
+
+    `gain`: how many times as fast as float, the median of the rounds' ratios, with quartiles.
+    """
+
+    part: str
+    float_form: Timing
+    built: Timing
+    gain: Ratio
+
+
+@dataclass(frozen=True)
+class Checks:
+    """All that verification found."""
+
+    parts: tuple[Comparison, ...]
+    outputs: tuple[Comparison, ...]
+    speeds: tuple[Speed, ...]
+    data: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A build, told: the plan with its revisions, the checks, and where the bundle is.
+
+    `sizes`: bytes of weights per built part.
+    """
+
+    bundle: Path
+    target: str
+    stack: str
+    source_bytes: int
+    bundle_bytes: int
+    plan: Plan
+    sizes: Mapping[str, int]
+    artifacts: tuple[Artifact, ...]
+    checks: Checks
+    notes: tuple[str, ...]

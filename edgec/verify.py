@@ -1,0 +1,164 @@
+"""Stage 11: what was built against the original: each part alone, and all of it end to end.
+
+A part is taken out of the emitted engine and fed with the float model's values, so that its error
+is its own. End to end, the engines run as the device runs them, against the untouched source file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgec.compare import Running
+from edgec.graphs import extract, save
+from edgec.isolate import call
+from edgec.reference import Reference
+from edgec.runtime.npz import write as write_npz
+from edgec.runtime.openers import opener
+from edgec.samples import Input, stream
+from edgec.types import Artifact, Comparison, Engine, Feeds, Graph, Part
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """A part as two models, float and built, and the place for the inputs to time it with."""
+
+    part: Part
+    source: Path
+    built: Path
+    feeds: Path
+    backend: str
+    settings: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """How close a part is, per output, and about how long its float form takes, in ms."""
+
+    comparisons: tuple[Comparison, ...]
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """How close the outputs are, and one sample with its outputs, to be kept as golden data."""
+
+    comparisons: tuple[Comparison, ...]
+    inputs: Feeds
+    outputs: Feeds
+
+
+def cut(graph: Graph, engine: Engine, part: Part, artifact: Artifact, folder: Path) -> PartFiles:
+    """Write a part, once from the float graph and once from the engine that was emitted."""
+    source, built = folder / f"{part.name}.float.onnx", folder / f"{part.name}.built.onnx"
+    if not source.is_file():
+        save(extract(graph.model, part.inputs, part.outputs), source)
+    save(extract(engine.model, part.inputs, part.outputs), built)
+    feeds = folder / f"{part.name}.npz"
+    return PartFiles(part, source, built, feeds, artifact.backend, artifact.settings)
+
+
+def verify_parts(
+    graph: Graph,
+    files: Sequence[PartFiles],
+    samples: Sequence[Path],
+    inputs: Sequence[Input],
+    folder: Path,
+    threads: int,
+) -> dict[str, PartResult]:
+    """Compare each part with its float form on the float model's own values."""
+    whole = folder / "boundaries.onnx"
+    if not whole.is_file():
+        model = graph.model.clone()
+        weights = set(model.graph.initializers)
+        fed = {str(value.name) for value in model.graph.inputs if value.name not in weights}
+        given = {str(value.name) for value in model.graph.outputs}
+        for value in [v for node in model.graph for v in node.outputs]:
+            crossing = any(value.name in (*f.part.inputs, *f.part.outputs) for f in files)
+            if crossing and value.name not in fed | given:
+                model.graph.outputs.append(value)
+        save(model, whole)
+    found: dict[str, PartResult] = call(
+        _compare_parts, whole, list(files), list(samples), list(inputs), threads
+    )
+    return found
+
+
+def verify_outputs(
+    original: Path,
+    artifacts: Sequence[Artifact],
+    samples: Sequence[Path],
+    inputs: Sequence[Input],
+    threads: int,
+) -> EndToEnd:
+    """Compare the engines, one after the other, with the source file."""
+    found: EndToEnd = call(
+        _compare_outputs, original, list(artifacts), list(samples), list(inputs), threads
+    )
+    return found
+
+
+def _compare_parts(
+    whole: Path,
+    files: Sequence[PartFiles],
+    samples: Sequence[Path],
+    inputs: Sequence[Input],
+    threads: int,
+) -> dict[str, PartResult]:
+    reference = Reference(whole, threads)
+    sources = {f.part.name: Reference(f.source, threads) for f in files}
+    sessions = {
+        f.part.name: opener(f.backend)(f.built, {**f.settings, "threads": threads}) for f in files
+    }
+    running = {(f.part.name, v): Running(f.part.name, v) for f in files for v in f.part.outputs}
+    times: dict[str, list[float]] = {f.part.name: [] for f in files}
+    wanted = sorted({value for f in files for value in (*f.part.inputs, *f.part.outputs)})
+    for index, feeds in enumerate(stream(samples, inputs)):
+        values = reference.run(feeds, wanted)
+        for f in files:
+            given = {name: values[name] for name in f.part.inputs}
+            if index == 0:
+                write_npz(f.feeds, given)
+            start = time.perf_counter()
+            expected = sources[f.part.name].run(given)
+            times[f.part.name].append(1e3 * (time.perf_counter() - start))
+            for name, array in sessions[f.part.name].run(given).items():
+                running[f.part.name, name].add(expected[name], np.asarray(array))
+    return {
+        f.part.name: PartResult(
+            tuple(running[f.part.name, value].result() for value in f.part.outputs),
+            float(np.median(times[f.part.name])),
+        )
+        for f in files
+    }
+
+
+def _compare_outputs(
+    original: Path,
+    artifacts: Sequence[Artifact],
+    samples: Sequence[Path],
+    inputs: Sequence[Input],
+    threads: int,
+) -> EndToEnd:
+    reference = Reference(original, threads)
+    sessions = [
+        (a, opener(a.backend)(a.path, {**a.settings, "threads": threads})) for a in artifacts
+    ]
+    running = {name: Running("", name) for name in reference.outputs}
+    golden: tuple[Feeds, Feeds] | None = None
+    for feeds in stream(samples, inputs):
+        expected = reference.run(feeds)
+        known = dict(feeds)
+        for artifact, session in sessions:
+            known.update(session.run({name: known[name] for name in artifact.inputs}))
+        got = {name: np.asarray(known[name]) for name in reference.outputs}
+        for name, comparison in running.items():
+            comparison.add(expected[name], got[name])
+        golden = golden or (feeds, got)
+    if golden is None:
+        golden = ({}, {})
+    return EndToEnd(tuple(one.result() for one in running.values()), *golden)
