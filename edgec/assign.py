@@ -36,6 +36,7 @@ INTEGER_OPS = QUANTIZERS | {
     "ConvInteger",
     "MatMulNBits",
 }
+BETWEEN = {"Mul", "Sub", "Reshape", "Transpose"}  # what may scale a weight after its Cast
 
 
 def assign(
@@ -267,11 +268,16 @@ def absorbable(node: ir.Node) -> bool:
 
 def _is_quantized(node: ir.Node) -> bool:
     """Whether a node is an INT8 op, or reads what Q/DQ or a Cast of INT8 constants made."""
-    before = (value.producer() for value in node.inputs if value is not None)
-    return any(
-        one is not None and (one.op_type in INTEGER_OPS or _casts_int8(one))
-        for one in (node, *before)
-    )
+    stack, seen = [node], {node}
+    while stack:
+        one = stack.pop()
+        if one.op_type in INTEGER_OPS or _casts_int8(one):
+            return True
+        if one is node or one.op_type in BETWEEN:
+            before = {v.producer() for v in one.inputs if v is not None} - {None} - seen
+            stack += before  # type: ignore[arg-type]
+            seen |= before  # type: ignore[arg-type]
+    return False
 
 
 def _casts_int8(node: ir.Node) -> bool:

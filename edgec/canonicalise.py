@@ -8,23 +8,37 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from edgec.errors import InputError
-from edgec.rules import CANONICAL
+from edgec.errors import InputError, UnsupportedError
+from edgec.rules import CANONICAL, Rule
 from edgec.types import Graph, Range, Rewrite
 
 
 def canonicalise(graph: Graph, shapes: Mapping[str, tuple[Range, ...]]) -> Graph:
     """Fix the dimensions that `shapes` fixes, then apply every canonical rule, in order.
 
-    The model of `graph` is not changed. Raises InputError where `shapes` does not fit the inputs.
+    The model of `graph` is not changed. Raises InputError where `shapes` does not fit the inputs,
+    UnsupportedError where a rewrite cannot cope with the model.
     """
     model = graph.model.clone()
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     _fix_shapes(model, shapes)
     rewrites = tuple(
-        Rewrite(rule.name, count) for rule in CANONICAL if (count := rule.apply(model)) > 0
+        Rewrite(rule.name, count) for rule in CANONICAL if (count := _apply(rule, model)) > 0
     )
     return replace(graph, model=model, shapes=dict(shapes), rewrites=rewrites)
+
+
+def _apply(rule: Rule, model: ir.Model) -> int:
+    try:
+        return rule.apply(model)
+    except ir.passes.PassError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise UnsupportedError(
+            f"the rewrite {rule.name} fails on this model: {type(cause).__name__} {cause}"[:500],
+            hint="run onnx.checker.check_model on it; if it is sound, please report it",
+        ) from error
 
 
 def _fix_shapes(model: ir.Model, shapes: Mapping[str, tuple[Range, ...]]) -> None:

@@ -11,6 +11,7 @@
 This module also runs on the device: standard library only, Python 3.8.
 """
 
+import copyreg
 from typing import Any, Sequence, Tuple
 
 
@@ -26,6 +27,10 @@ class EdgecError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}"
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        # Errors cross from subprocesses; the inherited way would call __init__ without the hint.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class InputError(EdgecError):

@@ -113,7 +113,7 @@ def attribute(node: ir.Node, name: str, default: int) -> int:
 
 def opset(model: ir.Model) -> int:
     """The version of the standard operator set."""
-    return model.opset_imports.get("", 1)
+    return model.opset_imports.get("", 0)
 
 
 def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:

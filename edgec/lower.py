@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+from onnx import helper
 from onnxscript import version_converter
 
 from edgec.errors import UnsupportedError
 from edgec.graphs import opset
 from edgec.types import Stack
 
+OLDEST_IR = 8  # the first with what onnx_ir writes; an older one gains no reader
+
 
 def lower(model: ir.Model, stack: Stack) -> ir.Model:
-    """Cap opset and IR version in place. Raises UnsupportedError where the opset cannot sink."""
+    """Cap the opset, and take the lowest IR version that it allows, in place.
+
+    Raises UnsupportedError where the opset cannot sink.
+    """
     if opset(model) > stack.max_opset:
         before = opset(model)
         version_converter.convert_version(model, stack.max_opset, fallback=True)
@@ -21,5 +27,8 @@ def lower(model: ir.Model, stack: Stack) -> ir.Model:
                 f"({stack.max_opset}), and could not be lowered",
                 hint=f"export it with opset {stack.max_opset} or older",
             )
-    model.ir_version = min(model.ir_version or stack.max_ir, stack.max_ir)
+    needed = helper.find_min_ir_version_for(
+        [helper.make_opsetid(domain, found) for domain, found in model.opset_imports.items()], True
+    )
+    model.ir_version = min(max(needed, OLDEST_IR), stack.max_ir)
     return model

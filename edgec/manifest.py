@@ -1,4 +1,4 @@
-"""A bundle's manifest: all that was decided and checked, without anything that differs by the run."""
+"""A bundle's manifest: all that was decided and checked, and nothing that differs by the run."""
 
 from __future__ import annotations
 
@@ -88,7 +88,10 @@ def manifest(
         "checks": [comparison(one) for one in (*trial.checks.parts, *trial.checks.outputs)],
         "check_data": samples.origin,
         "limits": vars(prepared.policy.limits),
-        "notes": list(notes(prepared, plan, samples, measured=measured)),
+        "notes": [
+            *notes(prepared, plan, samples, measured=measured),
+            *(note for artifact in trial.artifacts for note in artifact.notes),
+        ],
     }
 
 

@@ -52,7 +52,10 @@ def write_bundle(
         raise InternalError(f"files {clash} belong to the runtime")
     contents: dict[str, Path | bytes] = {**runtime, **files}
     listed = {name: _entry(contents[name]) for name in sorted(contents)}
-    complete = json.loads(json.dumps({**manifest, "files": listed}, allow_nan=False))
+    try:
+        complete = json.loads(json.dumps({**manifest, "files": listed}, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InternalError(f"the manifest is not JSON: {error}") from error
     validate(complete)
     text = json.dumps(complete, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     contents[manifests.NAME] = text.encode()

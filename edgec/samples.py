@@ -21,7 +21,6 @@ from edgec.graphs import is_constant
 from edgec.types import Feeds, Graph, Range
 
 VERIFY_EVERY = 3
-MOST_VERIFIED = 64
 SYNTHETIC = 4
 DEFAULT_TOKENS = 32
 DEFAULT_IMAGE = 224
@@ -45,6 +44,11 @@ class Samples:
     verification: tuple[Path, ...]
     fingerprint: str
     origin: str
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them, in order of name."""
+        return tuple(sorted((*self.calibration, *self.verification)))
 
 
 def inputs(graph: Graph) -> tuple[Input, ...]:
@@ -88,7 +92,7 @@ def open_samples(folder: Path, needs: Sequence[Input], most: int) -> Samples:
     verify = [path for i, path in enumerate(files) if i % VERIFY_EVERY == 1]
     return Samples(
         calibration=tuple(path for path in files if path not in set(verify)),
-        verification=tuple(verify[:MOST_VERIFIED]),
+        verification=tuple(verify),
         fingerprint=digest.hexdigest(),
         origin=f"{len(files)} files",
     )

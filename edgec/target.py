@@ -24,6 +24,7 @@ _TOP = {
     "arch",
     "requires",
     "rank",
+    "default_stack",
     "verified",
     "stacks",
     "grid",
@@ -131,7 +132,7 @@ def _target(path: Path, table: Mapping[str, Any], wanted: str | None) -> Target:
     name = path.name
     _strict("the table", table, _TOP)
     stacks = {key: _stack(key, row) for key, row in table["stacks"].items()}
-    chosen = wanted or next(iter(stacks))
+    chosen = wanted or str(table.get("default_stack") or next(iter(stacks)))
     if chosen not in stacks:
         raise InputError(
             f"target {name} has no stack {chosen!r}", hint=f"it has {', '.join(sorted(stacks))}"

@@ -1,6 +1,6 @@
 """Stages 5 to 11 for one plan: what it becomes, and what the checks say of it.
 
-Trials of one build share statistics, and parts whose decisions did not change are not checked again.
+Trials of one build share statistics; parts whose decisions did not change are not checked again.
 """
 
 from __future__ import annotations

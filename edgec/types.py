@@ -313,7 +313,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Engine:
-    """Parts joined for one backend and device: the float `source`, and the `model` to be emitted."""
+    """Parts joined for one backend and device: the float `source`, and the `model` to emit."""
 
     name: str
     backend: str
@@ -337,7 +337,8 @@ class Counts:
 class Artifact:
     """A file that a backend built, how to open it, and what it really computes with.
 
-    `misplaced`: weighted nodes that the backend runs in other numbers than planned.
+    `misplaced`: weighted nodes that the backend runs in other numbers than planned; `notes`: what
+    the backend forced on the build.
     """
 
     engine: str
@@ -352,6 +353,7 @@ class Artifact:
     emitted: Counts
     optimised: Counts
     misplaced: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ class Quantized:
 
     def error(self, weight: np.ndarray) -> np.ndarray:
         """What quantization added to the weight, in the weight's units and shape."""
-        return self.data * _spread(self.scale, self.data.ndim, self.axis) - weight
+        real = self.data * _spread(self.scale, self.data.ndim, self.axis)
+        return np.asarray(real - weight)
 
 
 def channel_axis(node: ir.Node) -> int:
@@ -86,12 +87,12 @@ def correction(node: ir.Node, error: np.ndarray, mean: np.ndarray) -> np.ndarray
     Correction", section 4.2, with E[x] measured on calibration data.
     """
     if node.op_type == "Gemm":
-        return error @ mean if attribute(node, "transB", 0) else mean @ error
+        return np.asarray(error @ mean if attribute(node, "transB", 0) else mean @ error)
     groups = attribute(node, "group", 1)
     taps = error.reshape(error.shape[0], error.shape[1], -1).sum(axis=2)
     per_group = taps.reshape(groups, -1, taps.shape[1])
     means = mean.reshape(groups, -1, 1)
-    return np.matmul(per_group, means).reshape(-1)
+    return np.asarray(np.matmul(per_group, means).reshape(-1))
 
 
 def bias_of(node: ir.Node, channels: int) -> np.ndarray:

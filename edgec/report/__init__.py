@@ -1,4 +1,4 @@
-"""What a build tells: a file beside the bundle, with the measurements that the bundle leaves out."""
+"""What a build tells: a file beside the bundle, with the times that the bundle leaves out."""
 
 from __future__ import annotations
 

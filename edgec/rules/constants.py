@@ -1,6 +1,7 @@
 """f(constants) -> its value: shape arithmetic and Constant nodes become initialisers.
 
-Q/DQ nodes and constants beyond 1 MB are left alone, so that a model does not grow.
+Q/DQ nodes, weights that are stored as INT8 and cast to float, and constants beyond 1 MB are left
+alone, so that a model does not grow.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
+from edgec.graphs import is_constant
+
 NAME = "fold-constants"
+SMALL = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4})
 
 
 def apply(model: ir.Model) -> int:
@@ -19,7 +23,14 @@ def apply(model: ir.Model) -> int:
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     before = model.graph.num_nodes()
     common.RemoveInitializersFromInputsPass()(model)
-    optimizer.optimize(model, num_iterations=2, onnx_shape_inference=True, inline=False)
+    optimizer.optimize_ir(model, num_iterations=2, should_fold=_should_fold, inline=False)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.LiftSubgraphInitializersToMainGraphPass()(model)
     return before - model.graph.num_nodes()
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """False for the Cast of a small weight, None for the optimizer's own rules."""
+    value = node.inputs[0] if node.op_type == "Cast" else None
+    widens = value is not None and value.dtype in SMALL and is_constant(value)
+    return False if widens and node.outputs[0].dtype not in SMALL else None

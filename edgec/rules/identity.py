@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 from onnx_ir.passes import common
-from onnxscript import rewriter
-from onnxscript.rewriter.rules import common as rules
+
+from edgec.graphs import constant
 
 NAME = "remove-identity"
 
@@ -13,9 +13,32 @@ NAME = "remove-identity"
 def apply(model: ir.Model) -> int:
     """Remove what computes nothing; returns how many nodes went."""
     before = model.graph.num_nodes()
-    rewriter.rewrite(model, [rules.dropout_inference_rule, rules.dropout_zero_rule])
+    for node in list(model.graph):
+        if node.op_type == "Dropout" and _does_nothing(node):
+            _pass_on(model, node)
     common.IdentityEliminationPass()(model)
+    common.OutputFixPass()(model)  # a body whose two outputs became one value would alias them
     common.DeduplicateInitializersPass(size_limit=1024)(model)
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedOpsetsPass()(model)
     return before - model.graph.num_nodes()
+
+
+def _does_nothing(node: ir.Node) -> bool:
+    """Dropout outside of training whose mask nobody reads."""
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    mask = node.outputs[1] if len(node.outputs) > 1 else None
+    read = mask is not None and (mask.uses() or mask.is_graph_output())
+    array = constant(training)
+    return not read and (training is None or (array is not None and not array.any()))
+
+
+def _pass_on(model: ir.Model, node: ir.Node) -> None:
+    """Replace a node by an Identity, which is then removed wherever it can be."""
+    same, old = ir.node("Identity", [node.inputs[0]], name=node.name), node.outputs[0]
+    new, name = same.outputs[0], old.name
+    new.type, new.shape = old.type, old.shape
+    model.graph.insert_before(node, same)
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    model.graph.remove(node, safe=True)
+    new.name = name

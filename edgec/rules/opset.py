@@ -18,7 +18,7 @@ LIFTED = 17
 
 def apply(model: ir.Model) -> int:
     """Lift an older model to opset 17; returns 1 if it was older."""
-    before = model.opset_imports.get("", 1)
+    before = model.opset_imports.get("", LIFTED)
     if before >= LIFTED:
         return 0
     logging.getLogger("onnxscript").setLevel(logging.ERROR)

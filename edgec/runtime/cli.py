@@ -13,9 +13,13 @@ from edgec.errors import EdgecError, GoalMissed, InputError, InternalError
 EPILOGUE = "Exit codes: 3 input, 4 unsupported, 5 something to install, 7 outside the tolerance."
 
 
-def main(arguments: Optional[List[str]] = None, bundle: Optional[str] = None) -> int:
+def main(
+    arguments: Optional[List[str]] = None,
+    bundle: Optional[str] = None,
+    program: str = "python3 -m edgec.runtime",
+) -> int:
     """Run a verb and return the exit code. `bundle`: where a bundle runs itself, its own path."""
-    options = _parser(bundle).parse_args(arguments)
+    options = _parser(bundle, program).parse_args(arguments)
     try:
         result: Dict[str, Any] = options.verb(options)
         missed = result.pop("_missed", None)
@@ -35,8 +39,8 @@ def main(arguments: Optional[List[str]] = None, bundle: Optional[str] = None) ->
     return 0
 
 
-def _parser(bundle: Optional[str]) -> argparse.ArgumentParser:
-    program = "python3 " + bundle if bundle else "python3 -m edgec.runtime"
+def _parser(bundle: Optional[str], program: str) -> argparse.ArgumentParser:
+    program = "python3 " + bundle if bundle else program
     parser = argparse.ArgumentParser(prog=program, description=__doc__, epilog=EPILOGUE)
     verbs = parser.add_subparsers(metavar="VERB", dest="verb_name")
     verbs.required = True

@@ -50,7 +50,7 @@ _CONFIG = re.compile(r"(session|optimization|mlas)\.[a-z0-9_.]+\Z", re.IGNORECAS
 _FILES = re.compile(r"path|file|folder|directory|library|external|ep_context", re.IGNORECASE)
 _TOO_OLD = re.compile(
     r"unsupported model ir version|under development and support for this is limited|"
-    r"could not find an implementation|is not a registered function|no schema registered|"
+    r"could not find an implementation|is not a registered function|no (op|schema) registered|"
     r"opset.*is not supported",
     re.IGNORECASE,
 )

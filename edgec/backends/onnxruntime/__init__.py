@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgec.backends.onnxruntime.audit import Found, audit, count, planned
+from edgec.errors import EmitError
 from edgec.graphs import save
 from edgec.isolate import call
 from edgec.types import Artifact, Decision, Engine, Target
@@ -25,9 +26,9 @@ class Backend:
         """See `backends.Backend`."""
         path = into / f"{engine.name}.onnx"
         save(engine.model, path)
-        emitted = count(engine.model)
+        emitted = count(engine.model, fused=False)
         wanted = planned(engine, decisions, emitted)
-        optimised: Found = call(audit, path, dict(target.stack.settings), threads)
+        optimised, settings, notes = _open(path, target, threads)
         return Artifact(
             engine=engine.name,
             backend=engine.backend,
@@ -36,9 +37,24 @@ class Backend:
             parts=engine.parts,
             inputs=engine.inputs,
             outputs=engine.outputs,
-            settings=target.stack.settings,
+            settings=settings,
             planned=wanted.counts,
             emitted=emitted.counts,
             optimised=optimised.counts,
             misplaced=tuple(sorted((optimised.float | emitted.float) & wanted.int8)),
+            notes=notes,
         )
+
+
+def _open(
+    path: Path, target: Target, threads: int
+) -> tuple[Found, Mapping[str, object], tuple[str, ...]]:
+    """Open with all graph optimisations, or, where they break the graph, with the basic ones."""
+    settings = dict(target.stack.settings)
+    try:
+        return call(audit, path, settings, threads), settings, ()
+    except EmitError as error:
+        fewer = {**settings, "graph_optimization_level": "basic"}
+        found: Found = call(audit, path, fewer, threads)
+        note = f"{path.stem}: only basic graph optimisations, because all of them failed: "
+        return found, fewer, (note + error.message[:300],)

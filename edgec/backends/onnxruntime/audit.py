@@ -15,6 +15,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgec.graphs import RECURRENT, WEIGHTED, is_constant
+from edgec.runtime.onnxruntime_session import LEVELS
 from edgec.types import Counts, Decision, Engine, Scheme
 
 INT8_OPS = frozenset(
@@ -61,6 +62,8 @@ def audit(path: Path, settings: Mapping[str, object], threads: int) -> Found:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    level = LEVELS[str(settings.get("graph_optimization_level", "all"))]
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     with tempfile.TemporaryDirectory(prefix="edgec-audit-") as folder:
         optimised = Path(folder) / "optimised.onnx"
         options.optimized_model_filepath = str(optimised)
@@ -73,12 +76,17 @@ def audit(path: Path, settings: Mapping[str, object], threads: int) -> Found:
             providers=["CPUExecutionProvider"],
             disabled_optimizers=set(map(str, _list(settings.get("disabled_optimizers")))),
         )
-        return count(ir.load(optimised))
+        return count(ir.load(optimised), fused=True)
 
 
-def count(model: ir.Model) -> Found:
-    """The weighted nodes of a graph."""
-    int8, floats = set(), set()
+def count(model: ir.Model, *, fused: bool) -> Found:
+    """The weighted nodes of a graph.
+
+    `fused`: what still stands between Q/DQ after optimisation computes in float; before it, Q/DQ
+    around a node ask for INT8.
+    """
+    int8: set[str] = set()
+    floats: set[str] = set()
     for index, node in enumerate(model.graph):
         name = (node.name or f"#{index}").removesuffix("/integer")
         if node.op_type in INT8_OPS:
@@ -86,7 +94,7 @@ def count(model: ir.Model) -> Found:
         elif node.op_type in FLOAT_OPS and len(node.inputs) > 1:
             known = _dequantized_constant(node.inputs[1])
             if known and node.op_type not in RECURRENT and _dequantized(node.inputs[0]):
-                (int8 if _fusible(node) else floats).add(name)
+                (int8 if _fusible(node) and not fused else floats).add(name)
             elif known or is_constant(node.inputs[1]):
                 floats.add(name)
     return Found(frozenset(int8), frozenset(floats))
@@ -94,7 +102,8 @@ def count(model: ir.Model) -> Found:
 
 def planned(engine: Engine, decisions: Mapping[str, Decision], emitted: Found) -> Found:
     """What the decisions ask for; nodes that are kept as they came count as they were emitted."""
-    int8, floats = set(), set()
+    int8: set[str] = set()
+    floats: set[str] = set()
     for node in engine.source.graph:
         name = str(node.name)
         scheme = decisions[name].scheme

@@ -1,0 +1,94 @@
+"""The command line: one verb a file, imported when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+from edgec import __version__
+from edgec.errors import EdgecError, EmitError, InternalError, ToolchainError
+
+VERBS = {
+    "build": "Compile an ONNX model into a verified bundle.",
+    "plan": "Show parts and decisions, without building.",
+    "explain": "Tell why a bundle's parts and nodes are as they are.",
+    "run": "Run a bundle once.",
+    "verify": "Check a bundle, or compare it with its source model.",
+    "bench": "Measure a bundle's latency, alone or against a model.",
+    "finish": "On the device: build what can only be built there.",
+    "info": "Tell what a bundle is made of.",
+    "targets": "List the targets, or show one.",
+    "demo": "Build and compare a real two-tower model on this machine.",
+}
+EPILOGUE = (
+    "Exit codes: 2 usage, 3 input, 4 unsupported, 5 something to install, 6 the backend failed, "
+    "7 a goal was missed, 70 a defect of edgec."
+)
+
+
+class Verbs(click.Group):
+    """Loads a verb's module when the verb is used, so that help is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, in the order of a first use."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a verb."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = import_module(f"edgec.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs and what they do, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(cls=Verbs, epilog=EPILOGUE, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgec")
+def cli() -> None:
+    """The deployment compiler for edge devices: ONNX in, a small, fast, verified bundle out."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors become a sentence, a hint and an exit code."""
+    try:
+        code = cli.main(arguments, prog_name="edgec", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        _fail("interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except EdgecError as error:
+        if isinstance(error, EmitError) and error.log:
+            click.echo(error.log, err=True)
+        _fail(f"error: {error}", error.exit_code)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "edgec":
+            raise
+        lacking = ToolchainError(
+            f"this verb needs the package {missing!r}, which is not installed",
+            hint='pip install "edgec[compile]"; for the demo, "edgec[demo]"',
+        )
+        _fail(f"error: {lacking}", lacking.exit_code)
+    except BrokenPipeError:
+        sys.exit(141)
+    except Exception:
+        traceback.print_exc()
+        _fail(
+            f"error: this is a defect of edgec {__version__}; please report it with the lines "
+            "above and the command",
+            InternalError.exit_code,
+        )
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(message, err=True)
+    sys.exit(code)

@@ -1,0 +1,72 @@
+"""`edgec build`: the whole line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgec.cli.common import (
+    FILE,
+    job_options,
+    json_option,
+    parse_shapes,
+    threads_option,
+    write_json,
+)
+
+
+@click.command("build")
+@job_options
+@click.option("-o", "--output", type=FILE, help="Default: <model>.<target>.edgec.")
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option("--no-measure", is_flag=True, help="Decide by the table alone.")
+@click.option(
+    "--max-error",
+    metavar="DB|none",
+    help="Least SQNR of a part in dB; none switches all limits off. Default: 12.",
+)
+@threads_option
+@json_option
+def command(
+    model: Path,
+    shapes: tuple[str, ...],
+    no_measure: bool,
+    max_error: str | None,
+    json_file: str | None,
+    **options: Any,
+) -> None:
+    """Compile MODEL.onnx into a verified bundle for a target.
+
+    Without --data only what needs no data is done: dynamic and weight-only INT8, or float.
+    """
+    from edgec.build import Job, build, to_stderr
+    from edgec.report import as_json
+    from edgec.report.page import show
+
+    job = Job(
+        model=model,
+        shapes=parse_shapes(shapes),
+        measure=not no_measure,
+        limits=_limits(max_error),
+        say=to_stderr,
+        **options,
+    )
+    report = build(job)
+    show(report, json_file)
+    write_json(json_file, as_json(report))
+
+
+def _limits(text: str | None) -> Any:
+    from edgec.errors import InputError
+    from edgec.types import Limits
+
+    if text is None:
+        return None
+    if text == "none":
+        return Limits(part_sqnr_db=None, cosine=None)
+    try:
+        return Limits(part_sqnr_db=float(text))
+    except ValueError as error:
+        raise InputError(f"--max-error {text}: not a number", hint="dB, or none") from error

@@ -1,0 +1,131 @@
+"""What the verbs share: options, shapes, tables and JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgec.errors import InputError
+
+if TYPE_CHECKING:
+    from edgec.types import Range
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path)
+
+json_option = click.option(
+    "--json", "json_file", metavar="FILE", help="Write the result as JSON; - for stdout."
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(0), default=0, help="Threads; 0 for all cores."
+)
+stack_option = click.option("--stack", help="A software stack of the target; default: its first.")
+
+
+def job_options(function: Command) -> Command:
+    """The options that `build` and `plan` share."""
+    options = [
+        click.argument("model", type=FILE),
+        click.option(
+            "--target", default="host", show_default=True, help="A target's name or folder."
+        ),
+        stack_option,
+        click.option("--data", type=FILE, help="Folder of representative samples (.npz files)."),
+        click.option("--recipe", default="tensors", help="How the data is read: name or file."),
+        click.option("--policy", type=FILE, help="What you want per part, op or node (TOML)."),
+        click.option("--backend", help="Pin the backend."),
+        click.option(
+            "--shape",
+            "shapes",
+            multiple=True,
+            metavar="NAME=1x3x224x224",
+            help="Fix or bound an input's shape; a dimension may be a range: ids=1x1..128.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[Range, ...]]:
+    """`ids=1x1..128` -> {"ids": (Range(1, 1), Range(1, 128))}."""
+    from edgec.types import Range
+
+    shapes = {}
+    for text in texts:
+        name, equals, dims = text.rpartition("=")
+        try:
+            ranges = []
+            for dim in dims.split("x"):
+                low, dots, high = dim.partition("..")
+                bounds = Range(int(low), int(high) if dots else int(low))
+                if not 1 <= bounds.low <= bounds.high:
+                    raise ValueError(dim)
+                ranges.append(bounds)
+            if not equals or not name:
+                raise ValueError(text)
+        except ValueError as error:
+            raise InputError(
+                f"--shape {text}: not a shape",
+                hint="write NAME=1x3x224x224, or a range for a dimension: NAME=1x1..128",
+            ) from error
+        shapes[name] = tuple(ranges)
+    return shapes
+
+
+def write_json(target: str | None, result: Any) -> None:
+    """Write JSON to a file (complete or not at all) or to stdout."""
+    if target is None:
+        return
+    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    path = Path(target)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+class Page:
+    """Text and tables for people: on stdout, or on stderr while stdout carries JSON."""
+
+    def __init__(self, json_file: str | None) -> None:
+        from rich.console import Console
+
+        stream = sys.stderr if json_file == "-" else sys.stdout
+        width = None if stream.isatty() else 160
+        self._console = Console(file=stream, width=width, highlight=False)
+
+    def line(self, text: str = "") -> None:
+        """A line of plain text."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+        """A table; columns whose head ends in a unit or count are right-aligned by their look."""
+        from rich import box
+        from rich.table import Table
+
+        table = Table(
+            box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False
+        )
+        for index, head in enumerate(heads):
+            numeric = bool(rows) and all(_numeric(row[index]) for row in rows)
+            table.add_column(head, justify="right" if numeric else "left", no_wrap=index == 0)
+        for row in rows:
+            table.add_row(*row)
+        self._console.print(table)
+
+
+def _numeric(text: str) -> bool:
+    return text[:1].isdigit() or text[:1] in "-+" or text in ("", "equal", "broken")
+
+
+def megabytes(count: int) -> str:
+    """Bytes as MB (10**6)."""
+    return f"{count / 1e6:.2f}"

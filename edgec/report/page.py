@@ -1,0 +1,70 @@
+"""A report as a person reads it: one table of parts, one of outputs, then what to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgec.cli.common import Page, megabytes
+from edgec.report import finite, report_path
+from edgec.revise import worst
+from edgec.types import Comparison, Report
+
+
+def show(report: Report, json_file: str | None) -> None:
+    """Print the report on stdout, or on stderr while stdout carries JSON."""
+    out = Page(json_file)
+    speeds = {speed.part: speed for speed in report.checks.speeds}
+    errors = worst(report.checks.parts)
+    rows = []
+    for part in report.plan.parts:
+        speed = speeds.get(part.name)
+        made = next(a for a in report.artifacts if part.name in a.parts)
+        rows.append(
+            [
+                part.name,
+                str(part.kind),
+                str(report.plan.schemes[part.name]),
+                f"{made.backend} ({made.device})",
+                megabytes(part.weight_bytes),
+                megabytes(report.sizes.get(part.name, part.weight_bytes)),
+                "-" if speed is None else f"{speed.float_form.p50:.2f}",
+                "-" if speed is None else f"{speed.built.p50:.2f}",
+                finite(errors.get(part.name, float("nan"))),
+            ]
+        )
+    heads = ["part", "kind", "scheme", "backend", "MB before", "MB after"]
+    heads += ["isolated ms before", "after", "SQNR dB"]
+    out.table(heads, rows)
+    comparisons(out, report.checks.outputs)
+    for one in report.plan.revisions:
+        text = f"revised: {one.part}: {one.before} -> {one.after}: {one.reason}"
+        out.line(text + (f" ({one.measured})" if one.measured else ""))
+    for note in report.notes:
+        out.line(f"note: {note}")
+    int8 = sum(artifact.optimised.int8 for artifact in report.artifacts)
+    total = int8 + sum(artifact.optimised.float for artifact in report.artifacts)
+    out.line(f"{int8} of {total} weighted ops run in INT8, counted in the backend's own graph")
+    saved = 1 - report.bundle_bytes / max(report.source_bytes, 1)
+    out.line(
+        f"{report.bundle}: {megabytes(report.bundle_bytes)} MB, "
+        f"{saved:.0%} smaller than the source; details in {report_path(report.bundle).name}"
+    )
+
+
+def comparisons(out: Page, found: Sequence[Comparison]) -> None:
+    """A table of comparisons with the original."""
+    rows = [
+        [
+            one.part or "end to end",
+            one.value,
+            f"{one.max_abs:.3g}",
+            finite(one.cosine, "{:.4f}"),
+            finite(one.sqnr_db),
+            finite(one.agreement, "{:.3f}"),
+            one.agreement_kind,
+            str(one.samples),
+        ]
+        for one in found
+    ]
+    heads = ["", "value", "max abs error", "cosine", "SQNR dB", "agreement", "of", "samples"]
+    out.table(heads, rows)
