@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from edgec.errors import InputError, UnsupportedError
+from edgec.errors import EdgecError, InputError
+from edgec.names import keep, snapshot
 from edgec.rules import CANONICAL, Rule
 from edgec.types import Graph, Range, Rewrite
 
@@ -16,29 +17,34 @@ from edgec.types import Graph, Range, Rewrite
 def canonicalise(graph: Graph, shapes: Mapping[str, tuple[Range, ...]]) -> Graph:
     """Fix the dimensions that `shapes` fixes, then apply every canonical rule, in order.
 
-    The model of `graph` is not changed. Raises InputError where `shapes` does not fit the inputs,
-    UnsupportedError where a rewrite cannot cope with the model.
+    The model of `graph` is not changed. A rule that fails on this model is switched off for it, and
+    says so. Raises InputError where `shapes` does not fit the inputs.
     """
     model = graph.model.clone()
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     _fix_shapes(model, shapes)
-    rewrites = tuple(
-        Rewrite(rule.name, count) for rule in CANONICAL if (count := _apply(rule, model)) > 0
-    )
-    return replace(graph, model=model, shapes=dict(shapes), rewrites=rewrites)
+    rewrites = []
+    for rule in CANONICAL:
+        model, rewrite = _apply(rule, model)
+        rewrites.append(rewrite)
+    used = tuple(rewrite for rewrite in rewrites if rewrite.count or rewrite.failure)
+    return replace(graph, model=model, shapes=dict(shapes), rewrites=used)
 
 
-def _apply(rule: Rule, model: ir.Model) -> int:
+def _apply(rule: Rule, model: ir.Model) -> tuple[ir.Model, Rewrite]:
+    """The rule's result, or the model as it was where the rule fails."""
+    attempt, before = model.clone(), snapshot(model)
     try:
-        return rule.apply(model)
-    except ir.passes.PassError as error:
+        count = rule.apply(attempt)
+        keep(attempt, before)
+        return attempt, Rewrite(rule.name, count)
+    except EdgecError:
+        raise
+    except Exception as error:  # the passes of several libraries, each with errors of its own
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise UnsupportedError(
-            f"the rewrite {rule.name} fails on this model: {type(cause).__name__} {cause}"[:500],
-            hint="run onnx.checker.check_model on it; if it is sound, please report it",
-        ) from error
+        return model, Rewrite(rule.name, 0, f"{type(cause).__name__} {cause}"[:300])
 
 
 def _fix_shapes(model: ir.Model, shapes: Mapping[str, tuple[Range, ...]]) -> None:

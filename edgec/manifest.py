@@ -74,7 +74,7 @@ def manifest(
             }
             for r in plan.revisions
         ],
-        "rewrites": [vars(rewrite) for rewrite in graph.rewrites],
+        "rewrites": [{"rule": one.rule, "count": one.count} for one in graph.rewrites],
         "calibration": {
             "samples": trial.statistics.samples,
             "fingerprint": samples.fingerprint,
@@ -139,6 +139,11 @@ def notes(prepared: Prepared, plan: Plan, samples: Samples, *, measured: bool) -
         found.append(f"speed is unmeasured ({why}): schemes follow the table's priors")
     if "not verified" in target.verified:
         found.append(f"target {target.name}: {target.verified}")
+    found += [
+        f"rewrite {one.rule} was switched off, because it failed on this model: {one.failure}"
+        for one in prepared.graph.rewrites
+        if one.failure
+    ]
     kept = [part.name for part in plan.parts if plan.schemes[part.name] is Scheme.KEPT]
     if kept:
         found.append(f"{', '.join(kept)}: already quantized in the source model, kept as it is")

@@ -73,10 +73,11 @@ class Joining(StrEnum):
 
 @dataclass(frozen=True)
 class Rewrite:
-    """One canonical rewrite and how often it was applied."""
+    """One canonical rewrite, how often it was applied, and why it was switched off, if it was."""
 
     rule: str
     count: int
+    failure: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """BatchNormalization(Conv(x, W, b)) -> Conv(x, W g/s, (b - m) g/s + beta), s = sqrt(var + eps).
 
 The same for ConvTranspose and Gemm. The rewrites are onnxscript's; ranges then fall after the
-activation, where they belong. The folded node keeps its name, by which users know it.
+activation, where they belong.
 """
 
 from __future__ import annotations
@@ -16,12 +16,6 @@ NAME = "fold-batch-norm"
 def apply(model: ir.Model) -> int:
     """Fold normalisations into the weights before them; returns how many nodes went."""
     before = model.graph.num_nodes()
-    names = {
-        node.outputs[0].name: producer.name
-        for node in model.graph
-        if node.op_type == "BatchNormalization"
-        and (producer := node.inputs[0].producer()) is not None  # type: ignore[union-attr]
-    }
     rewriter.rewrite(
         model,
         [
@@ -30,7 +24,4 @@ def apply(model: ir.Model) -> int:
             common.fuse_batchnorm_into_gemm_rule,
         ],
     )
-    for node in model.graph:
-        if node.op_type != "BatchNormalization":
-            node.name = names.get(node.outputs[0].name, node.name)
     return before - model.graph.num_nodes()

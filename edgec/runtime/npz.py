@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple, Union
+from typing import Any, Dict, List, Mapping, Tuple, Union
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def read(source: Union[bytes, Path], label: str) -> Dict[str, Any]:
     return found
 
 
-def _refuse_compressed(members: "list[zipfile.ZipInfo]", size: int, label: str) -> None:
+def _refuse_compressed(members: "List[zipfile.ZipInfo]", size: int, label: str) -> None:
     stored = all(
         member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
         for member in members

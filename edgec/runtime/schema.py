@@ -6,7 +6,7 @@ the two validators against each other. Stricter in one point: 1.0 is no integer.
 
 import math
 import re
-from typing import Any, Mapping, Optional
+from typing import Any, List, Mapping, Optional
 
 _KNOWN = {"$schema", "$id", "$defs", "$ref", "title", "description", "type", "const", "enum"}
 _KNOWN |= {"pattern", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum"}
@@ -86,7 +86,7 @@ def _object_error(
 
 
 def _array_error(
-    value: "list[Any]", schema: Mapping[str, Any], defs: Mapping[str, Any], at: str
+    value: "List[Any]", schema: Mapping[str, Any], defs: Mapping[str, Any], at: str
 ) -> Optional[str]:
     if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
         return (at or "top level") + ": {} items are too few or too many".format(len(value))
