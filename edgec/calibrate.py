@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -20,95 +20,97 @@ from edgec.graphs import add_initialiser, opset, save
 from edgec.isolate import call
 from edgec.reference import Reference
 from edgec.samples import Input, Samples, stream
-from edgec.types import Graph, Histogram, Statistics, ValueStatistics
+from edgec.types import Graph, Histogram, Placement, Statistics, ValueStatistics
 
 BINS = 2048
 AXES_AS_INPUT = 18  # the opset from which the axes of a reduction are an input
 
 
-@dataclass(frozen=True)
-class Observed:
-    """What one pass over the samples saw, by value."""
+class What(StrEnum):
+    """What is reduced inside the graph, per value: numbers, or vectors per channel."""
 
-    low: Mapping[str, float]
-    high: Mapping[str, float]
-    mean: Mapping[str, np.ndarray]
+    LOW = "low"
+    HIGH = "high"
+    MEAN = "mean"
+    PEAK = "peak"
+
+
+Seen = dict[tuple[str, What], np.ndarray]
 
 
 def calibrate(
     graph: Graph,
-    ranges: frozenset[str],
-    means: frozenset[str],
+    placement: Placement,
     histograms: frozenset[str],
     samples: Samples,
     inputs: Sequence[Input],
     threads: int,
 ) -> Statistics:
-    """Statistics of the values in `ranges` (all), `means` and `histograms` (subsets of values).
+    """Statistics of the values that `placement` needs; `histograms` is a subset of its values.
 
     Raises InputError where the model turns a sample into NaN or infinity.
     """
-    if not samples.calibration or not ranges | means:
+    model = graph.model.clone()
+    wanted = _add_reductions(model, placement)
+    if not samples.calibration or not wanted:
         return Statistics({}, 0, samples.fingerprint)
     with tempfile.TemporaryDirectory(prefix="edgec-calibrate-") as folder:
-        model = graph.model.clone()
-        means = frozenset(name for name in means if _rank(model, name))
-        _add_reductions(model, sorted(ranges), sorted(means))
         path = Path(folder) / "reduced.onnx"
         save(model, path)
         files, needs = list(samples.calibration), list(inputs)
-        seen: Observed = call(_reduce, path, files, needs, sorted(ranges), sorted(means), threads)
-        counts: Mapping[str, np.ndarray] = {}
+        seen: Seen = call(_reduce, path, files, needs, wanted, threads)
+        counts: Mapping[str, Histogram] = {}
         if histograms:
             whole = graph.model.clone()
             _add_outputs(whole, sorted(histograms))
             save(whole, path)
-            spans = {name: (seen.low[name], seen.high[name]) for name in histograms}
+            spans = {n: (float(seen[n, What.LOW]), float(seen[n, What.HIGH])) for n in histograms}
             counts = call(_count, path, files, needs, spans, threads)
-    total = len(files)
     values = {
         name: ValueStatistics(
-            low=seen.low.get(name, 0.0),
-            high=seen.high.get(name, 0.0),
-            samples=total,
-            channel_mean=seen.mean.get(name),
-            histogram=Histogram(seen.low[name], seen.high[name], counts[name])
-            if name in counts
-            else None,
+            low=float(seen.get((name, What.LOW), 0.0)),
+            high=float(seen.get((name, What.HIGH), 0.0)),
+            samples=len(files),
+            channel_mean=seen.get((name, What.MEAN)),
+            channel_peak=seen.get((name, What.PEAK)),
+            histogram=counts.get(name),
         )
-        for name in sorted(ranges | means)
+        for name in sorted({name for name, _ in wanted})
     }
-    return Statistics(values, total, samples.fingerprint)
+    return Statistics(values, len(files), samples.fingerprint)
 
 
 def _reduce(
     path: Path,
     files: Sequence[Path],
     inputs: Sequence[Input],
-    ranges: Sequence[str],
-    means: Sequence[str],
+    wanted: Sequence[tuple[str, What]],
     threads: int,
-) -> Observed:
+) -> Seen:
+    """One pass: the extremes over all samples, and the mean of the samples' means."""
     reference = Reference(path, threads)
-    wanted = [f"{name}/edgec_{what}" for name in ranges for what in ("low", "high")]
-    wanted += [f"{name}/edgec_mean" for name in means]
-    low = dict.fromkeys(ranges, np.inf)
-    high = dict.fromkeys(ranges, -np.inf)
-    mean: dict[str, np.ndarray] = {}
+    combine = {
+        What.LOW: np.minimum,
+        What.HIGH: np.maximum,
+        What.PEAK: np.maximum,
+        What.MEAN: np.add,
+    }
+    seen: Seen = {}
     for file, feeds in zip(files, stream(files, inputs), strict=True):
-        found = reference.run(feeds, wanted)
-        for name in ranges:
-            least, most = float(found[f"{name}/edgec_low"]), float(found[f"{name}/edgec_high"])
-            if not np.isfinite([least, most]).all():
+        found = reference.run(feeds, [_name(*key) for key in wanted])
+        for name, what in wanted:
+            array = found[_name(name, what)].astype(np.float64)
+            if not np.isfinite(array).all():
                 raise InputError(
                     f"{file}: the model turns it into NaN or infinity at value {name!r}",
                     hint="leave the sample out, or keep that node's part in float",
                 )
-            low[name], high[name] = min(low[name], least), max(high[name], most)
-        for name in means:
-            part = found[f"{name}/edgec_mean"].astype(np.float64) / len(files)
-            mean[name] = mean[name] + part if name in mean else part
-    return Observed(low, high, mean)
+            if what is What.MEAN:
+                array = array / len(files)
+            seen[name, what] = (
+                combine[what](seen[name, what], array) if (name, what) in seen else array
+            )
+    return seen
 
 
 def _count(
@@ -117,7 +119,8 @@ def _count(
     inputs: Sequence[Input],
     spans: Mapping[str, tuple[float, float]],
     threads: int,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Histogram]:
+    """A second pass: histograms over the ranges of the first."""
     reference = Reference(path, threads)
     counts = {name: np.zeros(BINS, np.int64) for name in spans}
     for feeds in stream(files, inputs):
@@ -125,18 +128,36 @@ def _count(
             low, high = spans[name]
             if high > low:
                 counts[name] += np.histogram(array, bins=BINS, range=(low, high))[0]
-    return counts
+    return {name: Histogram(*spans[name], counts[name]) for name in spans}
 
 
-def _add_reductions(model: ir.Model, ranges: Sequence[str], means: Sequence[str]) -> None:
+def _add_reductions(model: ir.Model, placement: Placement) -> list[tuple[str, What]]:
+    """Append the reductions as outputs of the graph; which ones there are."""
     values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
-    for name in ranges:
-        for op_type, what in (("ReduceMin", "low"), ("ReduceMax", "high")):
-            _reduction(model, op_type, values[name], f"{name}/edgec_{what}", None)
-    for name in means:
-        rank = _rank(model, name)
-        axes = [axis for axis in range(rank) if axis != 1]
-        _reduction(model, "ReduceMean", values[name], f"{name}/edgec_mean", axes)
+    wanted: list[tuple[str, What]] = []
+    for name in sorted(placement.values):
+        _reduction(model, "ReduceMin", values[name], _name(name, What.LOW), None)
+        _reduction(model, "ReduceMax", values[name], _name(name, What.HIGH), None)
+        wanted += [(name, What.LOW), (name, What.HIGH)]
+    for name in sorted(placement.means):
+        if rank := _rank(values[name]):
+            axes = [axis for axis in range(rank) if axis != 1]
+            _reduction(model, "ReduceMean", values[name], _name(name, What.MEAN), axes)
+            wanted.append((name, What.MEAN))
+    for name in sorted(placement.peaks):
+        if rank := _rank(values[name]):
+            size = ir.node("Abs", [values[name]], name=f"{name}/edgec_abs")
+            size.outputs[0].name = size.name
+            size.outputs[0].type = values[name].type
+            model.graph.append(size)
+            axes = list(range(rank - 1))
+            _reduction(model, "ReduceMax", size.outputs[0], _name(name, What.PEAK), axes)
+            wanted.append((name, What.PEAK))
+    return wanted
+
+
+def _name(value: str, what: What) -> str:
+    return f"{value}/edgec_{what}"
 
 
 def _reduction(
@@ -162,13 +183,14 @@ def _add_outputs(model: ir.Model, names: Sequence[str]) -> None:
             model.graph.outputs.append(values[name])
 
 
-def _rank(model: ir.Model, name: str) -> int:
-    """The rank of a value whose mean per channel is wanted: that of the weight that reads it."""
-    value = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)[name]
+def _rank(value: ir.Value) -> int:
+    """The rank of a value, if need be from the weight that reads it; 0 where it is not known."""
+    if value.shape is not None:
+        return len(value.shape)
     for use in value.uses():
-        if use.node.op_type == "Conv" and use.idx == 0:
+        if use.idx == 0 and use.node.op_type == "Conv":
             shape = use.node.inputs[1].shape  # type: ignore[union-attr]
             return 0 if shape is None else len(shape)
-        if use.node.op_type == "Gemm" and use.idx == 0:
+        if use.idx == 0 and use.node.op_type == "Gemm":
             return 2
     return 0

@@ -16,12 +16,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import onnx_ir as ir
 
-from edgec.graphs import RECURRENT, is_constant, macs, reads, weight, weight_bytes
+from edgec.graphs import RECURRENT, WEIGHTED, is_constant, macs, reads, weight_bytes
 from edgec.types import Graph, Kind, Modality, Part
 
+# What stands between a weight that is stored quantized and its use.
+WIDENING = frozenset({"DequantizeLinear", "Cast", "Mul", "Sub", "Transpose", "Reshape"})
 SHAPE_OPS = frozenset({"Shape", "Size"})
 FUSION = frozenset({-1})
 LARGE_FUSION = 0.1  # of all weights, from which a fusion is treated as a network of its own kind
@@ -106,10 +109,10 @@ class _Groups:
             of_value.update((value, mask) for value in node.outputs)
             self._meet(mask)
             group = self.label(mask)
-            if len(group) == 1 and weight(node) is not None:
+            if len(group) == 1 and _weighted(node):
                 self.computed |= group
                 self.parameters |= group
-            elif len(group) == 1 and node.op_type == "Gather" and is_constant(node.inputs[0]):
+            elif len(group) == 1 and node.op_type == "Gather" and _fixed(node.inputs[0]):
                 self.parameters |= group
 
     def find(self, index: int) -> int:
@@ -124,12 +127,15 @@ class _Groups:
         return frozenset(self.find(i) for i in range(len(self.inputs)) if mask >> i & 1)
 
     def _meet(self, mask: int) -> None:
-        groups = sorted(self.label(mask))
-        for index, one in enumerate(groups):
-            for other in groups[index + 1 :]:
-                a, b = self.find(one), self.find(other)
-                if a != b and not self._apart(a, b):
-                    self._merge(a, b)
+        pairs = combinations(sorted(self.label(mask)), 2)
+        for one, other in sorted(pairs, key=lambda pair: not self._akin(*pair)):
+            a, b = self.find(one), self.find(other)
+            if a != b and not self._apart(a, b):
+                self._merge(a, b)
+
+    def _akin(self, a: int, b: int) -> bool:
+        """Inputs of one dtype find each other first: a mask its tokens, not the picture."""
+        return self.inputs[a].dtype == self.inputs[b].dtype
 
     def _apart(self, a: int, b: int) -> bool:
         own = a in self.parameters and b in self.parameters
@@ -176,14 +182,14 @@ def _kind(nodes: Sequence[ir.Node]) -> tuple[Kind, str]:
     """What most of the multiply-accumulates are: convolution, attention, recurrence or dense."""
     work: Counter[str] = Counter()
     for node in nodes:
-        if weight(node) is not None:
+        if _weighted(node):
             name = "Conv" if node.op_type.startswith("Conv") else node.op_type
             work["Recurrent" if name in RECURRENT else name] += max(1, macs(node))
     if not work:
         return Kind.GLUE, "has no weights"
     total = work.total()
     attention = any(node.op_type in ("Softmax", "Attention") for node in nodes) and any(
-        node.op_type in ("MatMul", "Attention") and weight(node) is None for node in nodes
+        node.op_type in ("MatMul", "Attention") and not _weighted(node) for node in nodes
     )
     if work["Conv"] * 2 >= total:
         return Kind.CNN, f"{work['Conv'] / total:.0%} of the work is convolution"
@@ -195,6 +201,20 @@ def _kind(nodes: Sequence[ir.Node]) -> tuple[Kind, str]:
     return Kind.MLP, f"{dense:.0%} of the work is MatMul, without attention"
 
 
+def _weighted(node: ir.Node) -> bool:
+    """Whether a node multiplies by a weight, be it stored in float or quantized."""
+    standard = node.op_type in WEIGHTED and node.domain in ("", "ai.onnx") and len(node.inputs) > 1
+    return standard and _fixed(node.inputs[1])
+
+
+def _fixed(value: ir.Value | None) -> bool:
+    """Whether a value is a constant, or made float from one."""
+    while value is not None and not is_constant(value):
+        producer = value.producer()
+        value = producer.inputs[0] if producer and producer.op_type in WIDENING else None
+    return value is not None
+
+
 def _modality(inputs: Sequence[ir.Value], nodes: Sequence[ir.Node]) -> Modality:
     """A guess from the types, ranks and names of the inputs, and from how they are first used."""
     text = " ".join(str(value.name).lower() for value in inputs)
@@ -202,7 +222,7 @@ def _modality(inputs: Sequence[ir.Value], nodes: Sequence[ir.Node]) -> Modality:
         return Modality.AUDIO
     integers = {v for v in inputs if v.dtype in (ir.DataType.INT64, ir.DataType.INT32)}
     looked_up = any(
-        node.op_type == "Gather" and is_constant(node.inputs[0]) and node.inputs[1] is not None
+        node.op_type == "Gather" and _fixed(node.inputs[0]) and node.inputs[1] is not None
         for node in nodes
     )
     if integers and looked_up:

@@ -47,6 +47,11 @@ def place(model: ir.Model, decisions: Mapping[str, Decision], target: Target) ->
             and weight(node) is not None
             and _scheme(node, decisions) in (Scheme.INT8_STATIC, Scheme.INT8_WEIGHT_ONLY)
         ),
+        peaks=frozenset(
+            str(node.inputs[0].name)  # type: ignore[union-attr]
+            for node in model.graph
+            if _scheme(node, decisions) is Scheme.INT8_DYNAMIC
+        ),
     )
 
 

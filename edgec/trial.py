@@ -119,8 +119,7 @@ class Trials:
         self._say(f"calibrating {len(placement.values)} values on {count} samples")
         self._statistics = calibrate(
             graph,
-            placement.values,
-            placement.means,
+            placement,
             placement.values & _percentile_values(graph, plan),
             self._samples,
             self._prepared.inputs,

@@ -172,13 +172,15 @@ class Placement:
 
     `values`: values that get a grid from their own range; `follows`: values that take over the
     grid of another; `absorbed`: activations whose clamp the grid of their output implies;
-    `means`: values whose mean per channel bias correction needs.
+    `means`: values whose mean per channel bias correction needs; `peaks`: values whose largest
+    magnitude per channel smoothing needs.
     """
 
     values: frozenset[str]
     follows: Mapping[str, str]
     absorbed: frozenset[str]
     means: frozenset[str]
+    peaks: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -294,12 +296,16 @@ class Histogram:
 
 @dataclass(frozen=True)
 class ValueStatistics:
-    """What was seen of one canonical value. `channel_mean` is E[x] per channel (axis 1 or last)."""
+    """What was seen of one canonical value.
+
+    `channel_mean`: E[x] per channel (axis 1); `channel_peak`: max|x| per channel (last axis).
+    """
 
     low: float
     high: float
     samples: int
     channel_mean: np.ndarray | None = None
+    channel_peak: np.ndarray | None = None
     histogram: Histogram | None = None
 
 

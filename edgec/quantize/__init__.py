@@ -32,7 +32,7 @@ def quantize(
         if found is not None:
             by_scheme.setdefault(found.scheme, []).append(node)
     weight_only.apply(model, by_scheme.get(Scheme.INT8_WEIGHT_ONLY, []), statistics, target.grid)
-    dynamic.apply(model, by_scheme.get(Scheme.INT8_DYNAMIC, []), target.grid)
+    dynamic.apply(model, by_scheme.get(Scheme.INT8_DYNAMIC, []), statistics, target.grid)
     static.apply(
         model,
         by_scheme.get(Scheme.INT8_STATIC, []),

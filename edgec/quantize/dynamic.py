@@ -8,33 +8,63 @@ quantization.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
+from edgec.errors import InternalError
 from edgec.graphs import add_initialiser, constant
+from edgec.quantize import smooth
 from edgec.quantize.weight_only import replace
 from edgec.quantize.weights import channel_axis, quantize_weight
-from edgec.types import Grid
+from edgec.types import Grid, Statistics
 
 
-def apply(model: ir.Model, nodes: Sequence[ir.Node], grid: Grid) -> None:
-    """Replace MatMul and Gemm nodes with constant weights [K, N]."""
-    inputs: dict[ir.Value, ir.Node] = {}
+def apply(model: ir.Model, nodes: Sequence[ir.Node], statistics: Statistics, grid: Grid) -> None:
+    """Replace MatMul and Gemm nodes with constant weights [K, N].
+
+    Where the input's peaks per channel are known, it is smoothed first, once for all that read it.
+    """
+    readers: dict[ir.Value, list[ir.Node]] = {}
     for node in nodes:
-        x, value = node.inputs[0], node.inputs[1]
-        weight = constant(value)
-        if x is None or value is None or weight is None:
-            continue
-        if x not in inputs:
-            inputs[x] = _measured(x, node)
-        _product(model, node, inputs[x], value, weight, grid)
+        x = node.inputs[0]
+        if x is not None:
+            readers.setdefault(x, []).append(node)
+    for x, group in readers.items():
+        weights = [_matrix(node) for node in group]
+        seen = statistics.values.get(str(x.name))
+        factors = np.ones((), np.float32)
+        source = x
+        if seen is not None and seen.channel_peak is not None:
+            factors = smooth.factors(seen.channel_peak, weights)
+            source = _smoothed(model, x, factors, group[0])
+        measured = _measured(x, source, group[0])
+        for node, weight in zip(group, weights, strict=True):
+            _product(model, node, measured, weight * factors.reshape(-1, 1), grid)
 
 
-def _measured(x: ir.Value, before: ir.Node) -> ir.Node:
+def _matrix(node: ir.Node) -> np.ndarray:
+    """The weight as [K, N]."""
+    weight = constant(node.inputs[1])
+    if weight is None:
+        raise InternalError(f"{node.name} was decided dynamic but has no constant weight")
+    return weight if channel_axis(node) == 1 else weight.T
+
+
+def _smoothed(model: ir.Model, x: ir.Value, factors: np.ndarray, before: ir.Node) -> ir.Value:
+    scale = add_initialiser(model, f"{x.name}/smoothing", 1 / factors)
+    node = ir.node("Mul", [x, scale], name=f"{x.name}/smooth")
+    node.outputs[0].name = f"{x.name}/smoothed"
+    node.outputs[0].type, node.outputs[0].shape = x.type, x.shape
+    before.prepend(node)
+    return node.outputs[0]
+
+
+def _measured(x: ir.Value, source: ir.Value, before: ir.Node) -> ir.Node:
     name = f"{x.name}/dynamic"
-    node = ir.node("DynamicQuantizeLinear", [x], num_outputs=3, name=name)
+    node = ir.node("DynamicQuantizeLinear", [source], num_outputs=3, name=name)
     for output, suffix in zip(node.outputs, ("int8", "scale", "zero"), strict=True):
         output.name = f"{name}/{suffix}"
     before.prepend(node)
@@ -42,24 +72,19 @@ def _measured(x: ir.Value, before: ir.Node) -> ir.Node:
 
 
 def _product(
-    model: ir.Model,
-    node: ir.Node,
-    measured: ir.Node,
-    value: ir.Value,
-    weight: np.ndarray,
-    grid: Grid,
+    model: ir.Model, node: ir.Node, measured: ir.Node, weight: np.ndarray, grid: Grid
 ) -> None:
-    axis = channel_axis(node)
-    quantized = quantize_weight(weight, axis, grid)
-    data = quantized.data if axis == 1 else np.ascontiguousarray(quantized.data.T)
-    names, turned = model.graph.initializers, "" if axis == 1 else "_transposed"
-    prefix = f"{value.name}/dynamic{turned}"
-    small = names.get(f"{prefix}_int8") or add_initialiser(model, f"{prefix}_int8", data)
-    scale = names.get(f"{prefix}_scale") or add_initialiser(
-        model, f"{prefix}_scale", quantized.scale
-    )
-    zero = names.get(f"{prefix}_zero") or add_initialiser(
-        model, f"{prefix}_zero", np.zeros(quantized.scale.shape, np.int8)
+    quantized = quantize_weight(weight, 1, grid)
+    names = model.graph.initializers
+    digest = hashlib.sha256(quantized.data.tobytes() + quantized.scale.tobytes()).hexdigest()[:16]
+    prefix = f"{node.inputs[1].name}/dynamic_{digest}"  # type: ignore[union-attr]
+    small, scale, zero = (
+        names.get(f"{prefix}_{what}") or add_initialiser(model, f"{prefix}_{what}", array)
+        for what, array in (
+            ("int8", np.ascontiguousarray(quantized.data)),
+            ("scale", quantized.scale),
+            ("zero", np.zeros(quantized.scale.shape, np.int8)),
+        )
     )
     x8, x_scale, x_zero = measured.outputs
     product = ir.node("MatMulInteger", [x8, small, x_zero, zero], name=f"{node.name}/integer")

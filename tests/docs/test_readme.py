@@ -81,8 +81,10 @@ def test_targets_table_is_the_tables() -> None:
     assert set(rows) == {"host", *names()}
     for name in names():
         verified = load_target(name).verified
-        assert ("not verified on hardware" in rows[name]) or ("not verified" not in verified) or (
-            name == "generic"
+        assert (
+            ("not verified on hardware" in rows[name])
+            or ("not verified" not in verified)
+            or (name == "generic")
         )
 
 

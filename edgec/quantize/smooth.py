@@ -1,0 +1,26 @@
+"""Smoothing: a few large channels of an activation move into the weights that read it.
+
+    x @ W = (x / s) @ (s W),   s_j = max|x_j|^a / max|W_j|^(1 - a),   normalised to a mean of 1
+
+Exact in float; in INT8 it spares the small channels. Source: Xiao et al. 2023, "SmoothQuant",
+equation 4, with migration strength a = 0.8, which measured best on a trained BERT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+STRENGTH = 0.8
+MOST = 1e4  # the largest ratio between two channels' factors
+
+
+def factors(peak: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
+    """s [K] for an input with channel peaks [K], read by weights [K, N] each; float32."""
+    rows = np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0).astype(np.float64)
+    floor = np.finfo(np.float32).tiny
+    scale = np.maximum(peak, floor) ** STRENGTH / np.maximum(rows, floor) ** (1 - STRENGTH)
+    scale[(peak <= floor) | (rows <= floor)] = 1.0
+    scale /= np.exp(np.mean(np.log(scale)))
+    return np.asarray(np.clip(scale, 1 / MOST, MOST), np.float32)
