@@ -17,7 +17,7 @@ from edgec.load import load
 from edgec.manifest import manifest
 from edgec.pack import npz_bytes, write_bundle
 from edgec.partition import partition
-from edgec.policy import load_policy
+from edgec.policy import check_policy, load_policy
 from edgec.recipe import DEFAULT, load_recipe
 from edgec.report import write_report
 from edgec.revise import revise
@@ -122,6 +122,7 @@ def prepare(job: Job) -> Prepared:
     job.say(f"loading {job.model.name}")
     graph = canonicalise(load(job.model), job.shapes)
     parts = partition(graph)
+    check_policy(policy, parts)
     plan = assign(graph, parts, policy, target, data=job.data is not None)
     method = load_recipe(job.recipe).method
     stated = {override.pattern for override in policy.parts if override.method is not None}

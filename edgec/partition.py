@@ -209,10 +209,12 @@ def _weighted(node: ir.Node) -> bool:
 
 def _fixed(value: ir.Value | None) -> bool:
     """Whether a value is a constant, or made float from one."""
-    while value is not None and not is_constant(value):
-        producer = value.producer()
-        value = producer.inputs[0] if producer and producer.op_type in WIDENING else None
-    return value is not None
+    if value is None or is_constant(value):
+        return value is not None
+    producer = value.producer()
+    if producer is None or producer.op_type not in WIDENING:
+        return False
+    return all(_fixed(one) for one in producer.inputs if one is not None)
 
 
 def _modality(inputs: Sequence[ir.Value], nodes: Sequence[ir.Node]) -> Modality:

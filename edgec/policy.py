@@ -16,13 +16,14 @@ joining = "together"      # or "per-part"
 
 from __future__ import annotations
 
+import fnmatch
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgec.errors import InputError
-from edgec.types import Joining, Limits, Method, Override, Policy, Scheme
+from edgec.types import Joining, Limits, Method, Override, Part, Policy, Scheme
 
 CHOICES = (
     Scheme.FLOAT32,
@@ -51,6 +52,21 @@ def load_policy(path: Path | None) -> Policy:
         joining=_joining(path, table.get("engines", {})),
         source=path.name,
     )
+
+
+def check_policy(policy: Policy, parts: Sequence[Part]) -> None:
+    """Raises InputError for parts or nodes of the policy that the model does not have."""
+    known = {"parts": [p.name for p in parts], "nodes": [n for p in parts for n in p.nodes]}
+    for table, overrides in (("parts", policy.parts), ("nodes", policy.nodes)):
+        for override in overrides:
+            if not fnmatch.filter(known[table], override.pattern) and (
+                override.pattern not in known[table]
+            ):
+                names = ", ".join(known["parts"])
+                raise InputError(
+                    f"{policy.source}: {table}.{override.pattern} matches nothing in this model",
+                    hint=f"its parts are {names}; edgec plan --json - lists the nodes",
+                )
 
 
 def _overrides(path: Path, table: Mapping[str, Any], name: str) -> tuple[Override, ...]:

@@ -15,10 +15,12 @@ import onnx_ir as ir
 
 from edgec.rules import (
     affine,
+    attention_keys,
     batch_norm,
     constant_of_shape,
     constants,
     functions,
+    gelu,
     identity,
     opset,
     quantized_weights,
@@ -51,6 +53,8 @@ CANONICAL = tuple(
         sums,
         batch_norm,
         affine,
+        gelu,
+        attention_keys,
         identity,
         types,
     )
