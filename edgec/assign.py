@@ -202,6 +202,10 @@ def _weight_refusal(node: ir.Node, scheme: Scheme) -> str | None:
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         if bias is not None and (not is_constant(bias) or elements(bias) not in sizes):
             return "its bias is not one constant per column"
+    if node.op_type == "Conv" and scheme is Scheme.INT8_STATIC:
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        if bias is not None and not is_constant(bias):
+            return "its bias is not one constant per channel"
     if node.op_type == "Conv" and len(sizes) != 4 and scheme is Scheme.INT8_STATIC:
         return f"a {len(sizes) - 2}-D convolution has no INT8 kernel"
     return None

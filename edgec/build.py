@@ -80,6 +80,8 @@ def build(job: Job) -> Report:
             for revision in better.revisions[len(plan.revisions) :]:
                 say(f"{revision.part}: {revision.before} -> {revision.after}: {revision.reason}")
             plan = decide(graph, better, prepared.policy, target, data=job.data is not None)
+        else:
+            made = trials.run(plan)
         _accept(plan, made, prepared.policy.limits)
         say("packing")
         page = manifest(prepared, plan, made, samples, measured=measure)

@@ -68,8 +68,8 @@ def calibrate(
             counts = call(_count, path, files, needs, spans, threads)
     values = {
         name: ValueStatistics(
-            low=float(seen.get((name, What.LOW), 0.0)),
-            high=float(seen.get((name, What.HIGH), 0.0)),
+            low=float(seen.get((name, What.LOW), np.inf)),
+            high=float(seen.get((name, What.HIGH), -np.inf)),
             samples=len(files),
             channel_mean=seen.get((name, What.MEAN)),
             channel_peak=seen.get((name, What.PEAK)),

@@ -12,6 +12,7 @@ from dataclasses import replace
 from edgec.types import Artifact, Checks, Comparison, Limits, Plan, Revision, Scheme, Speed
 
 SLOWER = 0.95  # of float's speed, below which a part has come out slower beyond the noise
+SLOWER_MS = 0.1  # and by how much: two processes of one model differ by less
 UNCHANGED = (Scheme.FLOAT32, Scheme.KEPT)
 
 
@@ -84,8 +85,13 @@ def _slow(plan: Plan, speeds: Sequence[Speed]) -> list[Revision]:
             f"({speed.gain.low:.2f} to {speed.gain.high:.2f})",
         )
         for speed in speeds
-        if speed.gain.median < SLOWER and speed.gain.high < 1 and _can_step(plan, speed.part)
+        if _is_slower(speed) and _can_step(plan, speed.part)
     ]
+
+
+def _is_slower(speed: Speed) -> bool:
+    ratio = speed.gain.median < SLOWER and speed.gain.high < 1
+    return ratio and speed.built.p50 - speed.float_form.p50 > SLOWER_MS
 
 
 def _drifted(plan: Plan, checks: Checks, limits: Limits) -> list[Revision]:

@@ -24,11 +24,13 @@ from edgec.types import (
     Graph,
     Method,
     Part,
+    Placement,
     Plan,
     Policy,
     Speed,
     Statistics,
     Target,
+    ValueStatistics,
 )
 from edgec.verify import EndToEnd, PartFiles, PartResult, cut, verify_outputs, verify_parts
 
@@ -110,21 +112,29 @@ class Trials:
         return Trial(built, artifacts, self._statistics, checks, end)
 
     def _observe(self, plan: Plan) -> None:
-        """Calibrate once: the first plan is the boldest, so that it needs the most values."""
-        if self._rounds > 1 or not self._samples.calibration:
-            return
-        graph = self._prepared.graph
+        """Calibrate what this plan needs and no earlier one did."""
+        graph, known = self._prepared.graph, self._statistics.values
         placement = place(graph.model, plan.decisions, self._prepared.target)
-        count = len(self._samples.calibration)
-        self._say(f"calibrating {len(placement.values)} values on {count} samples")
-        self._statistics = calibrate(
+        missing = Placement(
+            values=frozenset(v for v in placement.values if not _has_range(known.get(v))),
+            follows={},
+            absorbed=frozenset(),
+            means=placement.means - known.keys(),
+            peaks=placement.peaks - known.keys(),
+        )
+        total = len(missing.values | missing.means | missing.peaks)
+        if not total or not self._samples.calibration:
+            return
+        self._say(f"calibrating {total} values on {len(self._samples.calibration)} samples")
+        found = calibrate(
             graph,
-            placement,
-            placement.values & _percentile_values(graph, plan),
+            missing,
+            missing.values & _percentile_values(graph, plan),
             self._samples,
             self._prepared.inputs,
             self._threads,
         )
+        self._statistics = replace(found, values={**known, **found.values})
 
     def _emit(self, plan: Plan, folder: Path) -> tuple[tuple[Engine, ...], tuple[Artifact, ...]]:
         target, engines, artifacts = self._prepared.target, [], []
@@ -164,6 +174,10 @@ class Trials:
                     speed = _time(f, result.milliseconds, self._threads)
                 self._checked[keys[f.part.name]] = (result, speed)
         return [self._checked[key] for key in keys.values()]
+
+
+def _has_range(seen: ValueStatistics | None) -> bool:
+    return seen is not None and seen.low <= seen.high
 
 
 def _located(parts: Sequence[Part], engines: Sequence[Engine]) -> list[tuple[Part, Engine]]:

@@ -298,7 +298,8 @@ class Histogram:
 class ValueStatistics:
     """What was seen of one canonical value.
 
-    `channel_mean`: E[x] per channel (axis 1); `channel_peak`: max|x| per channel (last axis).
+    `low` > `high`: its range was not asked for. `channel_mean`: E[x] per channel (axis 1);
+    `channel_peak`: max|x| per channel (last axis).
     """
 
     low: float

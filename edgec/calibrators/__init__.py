@@ -11,6 +11,7 @@ METHODS = {Method.MINMAX: minmax.limits, Method.PERCENTILE: percentile.limits}
 
 def limits(statistics: Statistics, name: str, method: Method) -> tuple[float, float]:
     """The range (low, high) of the value `name`, in its own units."""
-    if name not in statistics.values:
-        raise InternalError(f"value {name!r} was never observed")
-    return METHODS[method](statistics.values[name])
+    seen = statistics.values.get(name)
+    if seen is None or seen.low > seen.high:
+        raise InternalError(f"the range of value {name!r} was never observed")
+    return METHODS[method](seen)

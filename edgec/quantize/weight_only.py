@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graphs import add_initialiser, constant
+from edgec.graphs import add_initialiser, attribute, constant, elements, is_constant
 from edgec.placement import CORRECTED
 from edgec.quantize.weights import (
     Quantized,
@@ -51,9 +51,21 @@ def _correct(
     seen = statistics.values.get(str(node.inputs[0].name))  # type: ignore[union-attr]
     if node.op_type not in CORRECTED or seen is None or seen.channel_mean is None:
         return
+    if not _correctable(node, weight.shape[channel_axis(node)]):
+        return
     shift = correction(node, quantized.error(weight), seen.channel_mean)
     bias = (bias_of(node, len(shift)) - shift).astype(np.float32)
     set_bias(node, add_initialiser(model, f"{node.name}/corrected_bias", bias))
+
+
+def _correctable(node: ir.Node, channels: int) -> bool:
+    """Whether the output is W x + b, with b absent or one constant per channel."""
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    plain = all(
+        (a := node.attributes.get(key)) is None or a.as_float() == 1.0 for key in ("alpha", "beta")
+    )
+    fits = bias is None or (is_constant(bias) and elements(bias) == channels)
+    return plain and fits and not attribute(node, "transA", 0)
 
 
 def _embedding(model: ir.Model, node: ir.Node, grid: Grid) -> None:
