@@ -44,10 +44,11 @@ def show(report: Report, json_file: str | None) -> None:
     int8 = sum(artifact.optimised.int8 for artifact in report.artifacts)
     total = int8 + sum(artifact.optimised.float for artifact in report.artifacts)
     out.line(f"{int8} of {total} weighted ops run in INT8, counted in the backend's own graph")
-    saved = 1 - report.bundle_bytes / max(report.source_bytes, 1)
+    change = report.bundle_bytes / max(report.source_bytes, 1) - 1
     out.line(
-        f"{report.bundle}: {megabytes(report.bundle_bytes)} MB, "
-        f"{saved:.0%} smaller than the source; details in {report_path(report.bundle).name}"
+        f"{report.bundle}: {megabytes(report.bundle_bytes)} MB with its runtime and golden data, "
+        f"{abs(change):.0%} {'smaller' if change < 0 else 'larger'} than the source "
+        f"({megabytes(report.source_bytes)} MB); details in {report_path(report.bundle).name}"
     )
 
 
