@@ -7,6 +7,7 @@ has a form for it. The policy overrides per node, op type or part, in this order
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import onnx_ir as ir
@@ -86,7 +87,16 @@ def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bo
             reason=reason,
             evidence=evidence,
         )
-    return Plan(**{**vars(plan), "decisions": decisions})
+    schemes = {
+        part.name: _effective(part, plan.schemes[part.name], decisions) for part in plan.parts
+    }
+    return replace(plan, decisions=decisions, schemes=schemes)
+
+
+def _effective(part: Part, scheme: Scheme, decisions: Mapping[str, Decision]) -> Scheme:
+    """A part of which no node can have its scheme is what its nodes are: float."""
+    used = any(decisions[node].scheme is not Scheme.FLOAT32 for node in part.nodes)
+    return scheme if used else Scheme.FLOAT32
 
 
 def _ladder(

@@ -43,12 +43,25 @@ def load(path: Path) -> Graph:
             f"{path}: not a readable ONNX model: {_first_line(error)}",
             hint="the file may be truncated, or of another format; export or copy it again",
         ) from error
+    _forget_sizes(model)
     _check_graph(path, model)
     _check_embedded(path, model)
     data = _check_external(path, model)
     _check_domains(path, model)
     total = size + sum(os.stat(file).st_size for file in data)
     return Graph(model=model, source=path.name, sha256=_hash([path, *data]), bytes=total)
+
+
+def _forget_sizes(model: ir.Model) -> None:
+    """Old exporters write -1 or 0 for a dimension that varies; it gets a name of its own."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None and any(isinstance(d, int) and d < 1 for d in value.shape):
+            value.shape = ir.Shape(
+                [
+                    f"{value.name}_{axis}" if isinstance(dim, int) and dim < 1 else dim
+                    for axis, dim in enumerate(value.shape)
+                ]
+            )
 
 
 def _check_names(model: ir.Model) -> None:

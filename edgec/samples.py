@@ -8,7 +8,6 @@ by their order (every third verifies), so that the two never mix and a second bu
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import onnx_ir as ir
 
 from edgec.errors import InputError
 from edgec.graphs import is_constant
+from edgec.runtime import npz
 from edgec.types import Feeds, Graph, Range
 
 VERIFY_EVERY = 3
@@ -100,14 +100,7 @@ def open_samples(folder: Path, needs: Sequence[Input], most: int) -> Samples:
 
 def read(path: Path, needs: Sequence[Input]) -> Feeds:
     """One sample file as feeds, checked against the graph's inputs."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: not a readable .npz file: {error}",
-            hint="it may be truncated, or hold Python objects; write it again with numpy.savez",
-        ) from error
+    arrays = npz.read(path, str(path))
     for need in needs:
         if need.name not in arrays:
             raise InputError(
@@ -141,7 +134,7 @@ def synthetic(graph: Graph, folder: Path, count: int = SYNTHETIC) -> Samples:
         sizes: dict[str, int] = {}
         feeds = {need.name: _invent(model, need, generator, sizes) for need in needs}
         path = folder / f"synthetic_{index}.npz"
-        np.savez(path, allow_pickle=False, **feeds)
+        npz.write(path, feeds)
         files.append(path)
     return Samples((), tuple(files), "synthetic", "synthetic inputs")
 

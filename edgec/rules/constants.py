@@ -1,7 +1,7 @@
 """f(constants) -> its value: shape arithmetic and Constant nodes become initialisers.
 
-Q/DQ nodes, weights that are stored as INT8 and cast to float, and constants beyond 1 MB are left
-alone, so that a model does not grow.
+Q/DQ nodes, weights that are stored as INT8 and cast to float, and results beyond 1 MB are left
+alone, so that a model does not grow; what only moves a weight is folded at any size.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from onnxscript import optimizer
 from edgec.graphs import is_constant
 
 NAME = "fold-constants"
+MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 SMALL = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4})
 
 
@@ -30,7 +31,12 @@ def apply(model: ir.Model) -> int:
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """False for the Cast of a small weight, None for the optimizer's own rules."""
+    """True for what only moves a weight, of any size, False for the Cast of a small weight.
+
+    None leaves it to the optimizer's own rules.
+    """
+    if node.op_type in MOVES and all(v is None or is_constant(v) for v in node.inputs):
+        return True
     value = node.inputs[0] if node.op_type == "Cast" else None
     widens = value is not None and value.dtype in SMALL and is_constant(value)
     return False if widens and node.outputs[0].dtype not in SMALL else None

@@ -64,6 +64,9 @@ def audit(path: Path, settings: Mapping[str, object], threads: int) -> Found:
     options.intra_op_num_threads = threads
     level = LEVELS[str(settings.get("graph_optimization_level", "all"))]
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    config = settings.get("config")
+    for key, value in config.items() if isinstance(config, Mapping) else ():
+        options.add_session_config_entry(str(key), str(value))
     with tempfile.TemporaryDirectory(prefix="edgec-audit-") as folder:
         optimised = Path(folder) / "optimised.onnx"
         options.optimized_model_filepath = str(optimised)
