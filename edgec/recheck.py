@@ -90,7 +90,7 @@ def read_labels(path: Path, files: Sequence[Path]) -> np.ndarray:
                 array = np.array([by_file[file.name] for file in files])
             else:
                 array = np.array([float(row[0]) for row in rows])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(
             f"{path}: not readable as labels: {error}",
             hint="one number per line in order of file names, or lines of file,number",

@@ -1,0 +1,252 @@
+"""What was planned is what was emitted is what ONNX Runtime runs; where it is not, that is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import graphs
+import numpy as np
+import onnx_ir as ir
+import pytest
+import small
+from test_quantize import FEEDS, block, seen
+
+from edgec.backends import backend
+from edgec.backends.onnxruntime.audit import audit, count
+from edgec.errors import EmitError, InputError
+from edgec.graphs import save
+from edgec.join import join
+from edgec.lower import lower
+from edgec.quantize import quantize
+from edgec.target import load_target
+from edgec.types import (
+    Artifact,
+    Counts,
+    Engine,
+    Graph,
+    Override,
+    Plan,
+    Policy,
+    Scheme,
+    Statistics,
+)
+
+TRAP = "WeightBiasQuantization"
+
+
+def engine(
+    found: Graph, target: str, feeds: list[dict[str, np.ndarray]], policy: Policy | None = None
+) -> tuple[Engine, Plan]:
+    """The one engine of a graph, quantized on `feeds`."""
+    row = load_target(target)
+    plan = small.plan(found, target, policy, data=bool(feeds))
+    statistics = seen(found, plan, row, feeds) if feeds else Statistics({}, 0, "")
+    (joined,) = join(found, plan, row)
+    model = quantize(joined.source, plan.decisions, statistics, plan.methods, row)
+    return replace(joined, model=lower(model, row.stack)), plan
+
+
+def emit(made: Engine, plan: Plan, target: str, into: Path) -> Artifact:
+    return backend("onnxruntime").emit(made, plan.decisions, load_target(target), into, 1)
+
+
+NAMES = ["cnn", "vit", "clip_torchscript", "siamese", "mlp", "lstm"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_planned_is_emitted_is_run(name: str, tmp_path: Path) -> None:
+    feeds = [graphs.load_feeds(name, seed) for seed in range(2)]
+    made, plan = engine(small.fixture(name), "x86-vnni", feeds)
+    artifact = emit(made, plan, "x86-vnni", tmp_path)
+    assert artifact.planned == artifact.emitted == artifact.optimised
+    assert artifact.misplaced == ()
+    int8 = {
+        n
+        for n, d in plan.decisions.items()
+        if d.scheme in (Scheme.INT8_STATIC, Scheme.INT8_DYNAMIC)
+    }
+    weighted = {
+        n for n in int8 if plan.decisions[n].op_type in ("Conv", "MatMul", "Gemm", "ConvTranspose")
+    }
+    assert artifact.planned.int8 == len(weighted)
+    if name != "lstm":
+        assert artifact.planned.int8 > 0
+    assert artifact.path == tmp_path / "main.onnx"
+    assert artifact.inputs == tuple(v.name for v in small.fixture(name).model.graph.inputs)
+    outputs = small.run(artifact.path, feeds[0], disabled=[TRAP], level="ORT_ENABLE_ALL")
+    exact = small.run(small.fixture(name).model, feeds[0])
+    for key, array in exact.items():
+        assert small.sqnr(array, outputs[key]) > 6, key
+
+
+@pytest.mark.parametrize("name", ["cnn", "siamese", "clip_dynamo"])
+@pytest.mark.parametrize("target", ["x86-avx2", "aarch64-dotprod", "generic"])
+def test_a_build_for_another_machine_sees_what_that_machine_runs(
+    target: str, name: str, tmp_path: Path
+) -> None:
+    feeds = [graphs.load_feeds(name, seed) for seed in range(2)]
+    made, plan = engine(small.fixture(name), target, feeds)
+    artifact = emit(made, plan, target, tmp_path)
+    assert artifact.planned == artifact.emitted == artifact.optimised
+    assert (artifact.planned.int8 == 0) == (target == "generic")
+
+
+def test_a_float_engine_has_no_int8(tmp_path: Path) -> None:
+    policy = Policy(parts=(Override("*", Scheme.FLOAT32, None),))
+    made, plan = engine(small.fixture("cnn"), "x86-vnni", [], policy)
+    artifact = emit(made, plan, "x86-vnni", tmp_path)
+    assert artifact.planned == artifact.emitted == artifact.optimised
+    weighted = [n for n in small.fixture("cnn").model.graph if n.op_type in ("Conv", "Gemm")]
+    assert artifact.planned == Counts(0, len(weighted))
+
+
+def test_a_kept_model_counts_as_it_came(tmp_path: Path) -> None:
+    found = small.fixture("ptq_qdq")
+    made, plan = engine(found, "x86-vnni", [])
+    artifact = emit(made, plan, "x86-vnni", tmp_path)
+    weighted = [n for n in found.model.graph if n.op_type in ("Conv", "Gemm", "MatMul")]
+    assert artifact.planned == artifact.emitted == artifact.optimised
+    assert artifact.planned.int8 == len(weighted) > 0
+
+
+# A convolution that the plan leaves in float, between INT8 ones: the trap.
+
+
+CHAIN = """g (float[1,16,12,12] x) => (float[1,16,12,12] y) {
+  [one] c = Conv <pads = [1,1,1,1]> (x, w, b)
+  [clip] r = Relu (c)
+  [two] d = Conv <pads = [1,1,1,1]> (r, w, b)
+  [three] y = Conv <pads = [1,1,1,1]> (d, w, b)
+}"""
+
+
+def chain() -> Graph:
+    # one loud channel spoils weights that are quantized per tensor
+    kernel = small.normal(0, 16, 16, 3, 3) / 12
+    kernel[5] *= 40
+    return small.canonical(small.model(CHAIN, w=kernel, b=small.normal(1, 16)))
+
+
+def trapped() -> tuple[Engine, Plan]:
+    policy = Policy(nodes=(Override("two", Scheme.FLOAT32, None),))
+    return engine(chain(), "x86-vnni", FEEDS, policy)
+
+
+def test_the_trap_is_real(tmp_path: Path) -> None:
+    made, plan = trapped()
+    two = small.node(made.model, "two")
+    assert two.inputs[0].producer().op_type == "DequantizeLinear"  # type: ignore[union-attr]
+    assert [use.node.op_type for use in two.outputs[0].uses()] == ["QuantizeLinear"]
+    path = tmp_path / "trap.onnx"
+    save(made.model, path)
+    with_pass = audit(path, {}, 1)
+    without = audit(path, {"disabled_optimizers": [TRAP]}, 1)
+    assert plan.decisions["two"].scheme is Scheme.FLOAT32
+    assert without.counts == Counts(2, 1)
+    assert with_pass.counts == Counts(3, 0)
+
+
+def test_the_trap_costs_accuracy_and_edgec_avoids_it(tmp_path: Path) -> None:
+    made, plan = trapped()
+    artifact = emit(made, plan, "x86-vnni", tmp_path)
+    assert artifact.planned == artifact.optimised == Counts(2, 1)
+    assert TRAP in artifact.settings["disabled_optimizers"]  # type: ignore[operator]
+    exact = small.run(chain().model, FEEDS[0])["y"]
+    level = "ORT_ENABLE_ALL"
+    spoiled = small.run(artifact.path, FEEDS[0], level=level)["y"]
+    ours = small.run(artifact.path, FEEDS[0], level=level, disabled=[TRAP])["y"]
+    assert small.sqnr(exact, ours) > small.sqnr(exact, spoiled) + 1
+
+
+def test_a_plan_that_is_not_obeyed_is_reported(tmp_path: Path) -> None:
+    """INT8 planned, but the output is never quantized, so that no INT8 kernel exists."""
+    made, plan = engine(block(), "x86-vnni", FEEDS)
+    model = made.model.clone()
+    pair = small.node(model, "y/quantize")
+    back = next(n for n in model.graph if n.inputs[0] is pair.outputs[0])
+    ir.convenience.replace_all_uses_with(
+        back.outputs[0], pair.inputs[0], replace_graph_outputs=True
+    )
+    model.graph.remove([back, pair], safe=True)
+    artifact = emit(replace(made, model=model), plan, "x86-vnni", tmp_path)
+    assert artifact.planned == Counts(3, 0)
+    assert artifact.optimised == Counts(2, 1)
+    assert artifact.misplaced == ("three",)
+
+
+def test_a_plan_that_was_never_emitted_is_reported(tmp_path: Path) -> None:
+    made, plan = engine(block(), "x86-vnni", FEEDS)
+    artifact = emit(replace(made, model=made.source.clone()), plan, "x86-vnni", tmp_path)
+    assert artifact.planned == Counts(3, 0)
+    assert artifact.emitted == Counts(0, 3)
+    assert set(artifact.misplaced) == {"one", "two", "three"}
+
+
+def test_a_model_that_the_backend_refuses(tmp_path: Path) -> None:
+    made, plan = engine(small.fixture("mlp"), "x86-vnni", [])
+    broken = made.model.clone()
+    broken.graph[0].op_type = "Nonsense"
+    with pytest.raises(EmitError, match=r"audit: .*Nonsense") as caught:
+        emit(replace(made, model=broken), plan, "x86-vnni", tmp_path)
+    assert caught.value.exit_code == 6
+    assert "Nonsense" in caught.value.log
+
+
+def test_an_unknown_backend_lists_the_choices() -> None:
+    with pytest.raises(InputError, match="unknown backend 'tvm'") as caught:
+        backend("tvm")
+    assert "onnxruntime" in caught.value.hint
+
+
+# counting
+
+
+def test_counting_a_graph() -> None:
+    made = small.model(
+        """g (float[2,16] x, float[16,16] v) => (float[2,16] y) {
+             [dq] w = DequantizeLinear (w8, s, z)
+             [weightonly] a = MatMul (x, w)
+             [float] b = MatMul (a, wf)
+             [activations] c = MatMul (b, v)
+             [q] c8 = QuantizeLinear (c, s, zu)
+             [d] cd = DequantizeLinear (c8, s, zu)
+             [int8] e = MatMul (cd, w)
+             [open] y = Gemm (cd, w)
+           }""",
+        w8=np.zeros((16, 16), np.int8),
+        s=np.float32(0.1),
+        z=np.int8(0),
+        zu=np.uint8(0),
+        wf=small.normal(0, 16, 16),
+    )
+    found = count(made, fused=False)
+    assert found.int8 == {"int8"}
+    assert found.float == {"weightonly", "float", "open"}
+    assert found.counts == Counts(1, 3)
+    # what an optimiser left between Q/DQ has no INT8 kernel
+    assert count(made, fused=True).float == {"int8", "weightonly", "float", "open"}
+
+
+def test_a_dynamic_product_has_the_name_of_its_node() -> None:
+    made, plan = engine(small.fixture("vit"), "x86-vnni", [])
+    dynamic = {n for n, d in plan.decisions.items() if d.scheme is Scheme.INT8_DYNAMIC}
+    assert count(made.model, fused=False).int8 == dynamic
+
+
+def test_a_graph_that_an_optimisation_breaks_runs_with_fewer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, plan = engine(small.fixture("mlp"), "x86-vnni", [])
+
+    def picky(function: object, path: Path, settings: dict[str, object], threads: int) -> object:
+        if "graph_optimization_level" not in settings:
+            raise EmitError("audit: a pass failed", hint="h")
+        return audit(path, settings, threads)
+
+    monkeypatch.setattr("edgec.backends.onnxruntime.call", picky)
+    artifact = emit(made, plan, "x86-vnni", tmp_path)
+    assert artifact.settings["graph_optimization_level"] == "basic"
+    (note,) = artifact.notes
+    assert "only basic graph optimisations" in note
+    assert "a pass failed" in note

@@ -1,0 +1,255 @@
+"""A policy says what the user wants in a few lines; the most specific line wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import graphs
+import pytest
+import small
+
+from edgec.build import Job, prepare
+from edgec.errors import InputError, UnsupportedError
+from edgec.policy import load_policy
+from edgec.types import Joining, Limits, Method, Override, Policy, Scheme
+
+TEXT = """[parts.vision]
+scheme = "int8_static"
+method = "percentile"
+[parts."t*"]
+scheme = "float32"
+[ops.Softmax]
+scheme = "float32"
+[nodes."*/layers.0/*"]
+scheme = "float32"
+[limits]
+part_sqnr_db = 20
+cosine = false
+[engines]
+joining = "per-part"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "policy.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_a_file() -> None:
+    assert load_policy(None) == Policy()
+    assert Policy().limits == Limits(part_sqnr_db=12.0, cosine=0.97)
+
+
+def test_all_keys(tmp_path: Path) -> None:
+    found = load_policy(write(tmp_path, TEXT))
+    assert found.parts == (
+        Override("vision", Scheme.INT8_STATIC, Method.PERCENTILE),
+        Override("t*", Scheme.FLOAT32, None),
+    )
+    assert found.ops == (Override("Softmax", Scheme.FLOAT32, None),)
+    assert found.nodes == (Override("*/layers.0/*", Scheme.FLOAT32, None),)
+    assert found.limits == Limits(part_sqnr_db=20.0, cosine=None)
+    assert found.joining is Joining.PER_PART
+    assert found.source == "policy.toml"
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    found = load_policy(write(tmp_path, ""))
+    assert found == Policy(source="policy.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "hint"),
+    [
+        ("[part.vision]\nscheme = 'float32'", "part", "parts, ops, nodes, limits and engines"),
+        ("parts = 3", "parts", 'write [parts."…"]'),
+        ("[parts]\nvision = 'float32'", "parts.vision", "the keys are scheme and method"),
+        ("[parts.vision]", "parts.vision", "the keys are scheme and method"),
+        ("[parts.vision]\nschema = 'float32'", "parts.vision", "the keys are scheme and method"),
+        (
+            "[parts.vision]\nscheme = 'int7'",
+            "parts.vision.scheme",
+            "choose one of float32, int8_static, int8_dynamic, int8_weight_only",
+        ),
+        ("[parts.vision]\nscheme = 'kept'", "parts.vision.scheme", "choose one of float32"),
+        (
+            "[parts.vision]\nmethod = 'best'",
+            "parts.vision.method",
+            "choose one of minmax, percentile",
+        ),
+        ("[ops.Add]\nmethod = 'minmax'", "ops.Add.method", "a method is chosen per part"),
+        ("[nodes.n]\nscheme = 8", "nodes.n.scheme", "choose one of"),
+        ("[limits]\nsqnr = 3", "limits", "the keys are part_sqnr_db and cosine"),
+        ("limits = 3", "limits", "the keys are part_sqnr_db and cosine"),
+        ("[limits]\ncosine = 'high'", "limits.cosine", "a number, or false"),
+        ("[limits]\ncosine = true", "limits.cosine", "a number, or false"),
+        ("[engines]\njoin = 'no'", "engines", "the key is joining"),
+        ("[engines]\njoining = 'apart'", "engines.joining", "choose one of together, per-part"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(text: str, where: str, hint: str, tmp_path: Path) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        load_policy(path)
+    assert caught.value.message == f"{path}: {where} is not a setting of a policy"
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 3
+
+
+def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"policy\.toml: Expected '\]'"):
+        load_policy(write(tmp_path, "[parts"))
+
+
+def test_a_file_that_is_missing_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing\.toml"):
+        load_policy(tmp_path / "nothing.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"bytes\.toml"):
+        load_policy(tmp_path / "bytes.toml")
+
+
+# What a policy does to a multimodal model; it has at most twenty lines.
+
+OVERRIDES = """[parts.text]
+scheme = "int8_weight_only"
+[parts."v*"]
+method = "percentile"
+[ops.Gemm]
+scheme = "float32"
+[nodes."/text/layers.0/*"]
+scheme = "int8_dynamic"
+[nodes."/text/layers.0/attention/query/MatMul"]
+scheme = "float32"
+"""
+
+
+def test_a_policy_overrides_parts_ops_and_nodes(tmp_path: Path) -> None:
+    assert len(OVERRIDES.splitlines()) <= 20
+    policy = load_policy(write(tmp_path, OVERRIDES))
+    found = small.fixture("clip_torchscript")
+    plan = small.plan(found, "x86-vnni", policy)
+    default = small.plan(found, "x86-vnni")
+    assert plan.schemes["text"] is Scheme.INT8_WEIGHT_ONLY
+    assert plan.ladders["text"] == (Scheme.FLOAT32,)
+    assert plan.schemes["vision"] is default.schemes["vision"]
+    assert plan.methods == {
+        "text": Method.MINMAX,
+        "vision": Method.PERCENTILE,
+        "fusion": Method.MINMAX,
+    }
+    first = {n for n in plan.decisions if n.startswith("/text/layers.0/")}
+    products = [n for n in plan.decisions if plan.decisions[n].op_type == "MatMul"]
+    weighted = [n for n in products if default.decisions[n].scheme is Scheme.INT8_DYNAMIC]
+    assert first & set(weighted)
+    for name in weighted:
+        decision = plan.decisions[name]
+        if name == "/text/layers.0/attention/query/MatMul":
+            assert decision.scheme is Scheme.FLOAT32
+            assert decision.evidence == f"policy.toml, nodes.{name}"
+        elif name in first:
+            assert decision.scheme is Scheme.INT8_DYNAMIC
+            assert decision.evidence == "policy.toml, nodes./text/layers.0/*"
+        else:
+            assert decision.scheme is Scheme.INT8_WEIGHT_ONLY
+            assert decision.evidence == "policy.toml, parts.text"
+        assert decision.reason == "the policy asks for it"
+    for decision in plan.decisions.values():
+        if decision.op_type == "Gemm":
+            assert decision.scheme is Scheme.FLOAT32
+            assert decision.evidence == "policy.toml, ops.Gemm"
+
+
+@pytest.mark.parametrize(
+    ("policy", "scheme", "evidence"),
+    [
+        ({}, Scheme.INT8_DYNAMIC, "x86-vnni, ladders.mlp (inferred)"),
+        ({"parts": Scheme.FLOAT32}, Scheme.FLOAT32, "defaults, parts.model"),
+        (
+            {"parts": Scheme.FLOAT32, "ops": Scheme.INT8_WEIGHT_ONLY},
+            Scheme.INT8_WEIGHT_ONLY,
+            "defaults, ops.Gemm",
+        ),
+        (
+            {
+                "parts": Scheme.FLOAT32,
+                "ops": Scheme.INT8_WEIGHT_ONLY,
+                "nodes": Scheme.INT8_DYNAMIC,
+            },
+            Scheme.INT8_DYNAMIC,
+            "defaults, nodes.one",
+        ),
+        (
+            {"nodes": Scheme.FLOAT32, "ops": Scheme.INT8_DYNAMIC},
+            Scheme.FLOAT32,
+            "defaults, nodes.one",
+        ),
+    ],
+)
+def test_node_before_op_before_part(
+    policy: dict[str, Scheme], scheme: Scheme, evidence: str
+) -> None:
+    pattern = {"parts": "model", "ops": "Gemm", "nodes": "one"}
+    made = small.model(
+        "g (float[2,32] x) => (float[2,32] y) { [one] y = Gemm (x, w, b) }",
+        w=small.normal(0, 32, 32),
+        b=small.normal(1, 32),
+    )
+    overrides = {key: (Override(pattern[key], value, None),) for key, value in policy.items()}
+    plan = small.plan(small.canonical(made), "x86-vnni", Policy(**overrides))  # type: ignore[arg-type]
+    assert plan.decisions["one"].scheme is scheme
+    assert plan.decisions["one"].evidence == evidence
+
+
+def test_an_exact_name_before_a_glob_before_a_later_glob() -> None:
+    overrides = (
+        Override("m*", Scheme.INT8_WEIGHT_ONLY, None),
+        Override("*", Scheme.INT8_DYNAMIC, None),
+    )
+    found = small.fixture("mlp")
+    assert small.plan(found, "generic", Policy(parts=overrides)).schemes["model"] is (
+        Scheme.INT8_WEIGHT_ONLY
+    )
+    exact = (*overrides, Override("model", Scheme.FLOAT32, None))
+    assert small.plan(found, "generic", Policy(parts=exact)).schemes["model"] is Scheme.FLOAT32
+
+
+def test_static_without_data_is_refused() -> None:
+    policy = Policy(parts=(Override("vision", Scheme.INT8_STATIC, None),), source="p.toml")
+    with pytest.raises(
+        UnsupportedError, match=r"p\.toml: part vision is to be int8_static"
+    ) as caught:
+        small.plan(small.fixture("cnn"), "x86-vnni", policy, data=False)
+    assert "--data" in caught.value.hint
+    assert caught.value.exit_code == 4
+
+
+def test_a_scheme_beyond_the_ladder_can_still_fall_back() -> None:
+    policy = Policy(parts=(Override("vision", Scheme.INT8_STATIC, None),))
+    plan = small.plan(small.fixture("cnn"), "generic", policy)
+    assert plan.schemes["vision"] is Scheme.INT8_STATIC
+    assert plan.ladders["vision"] == (Scheme.FLOAT32,)
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "hint"),
+    [
+        ("[parts.visoin]", "parts.visoin", "vision"),
+        ('[parts."text*"]', "parts.text*", "vision"),
+        ('[nodes."/stem/*"]', "nodes./stem/*", "edgec plan"),
+    ],
+)
+def test_an_override_that_matches_nothing_is_refused(
+    text: str, where: str, hint: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path, f'{text}\nscheme = "float32"\n')
+    with pytest.raises(InputError) as caught:
+        prepare(Job(graphs.path("cnn"), target="generic", policy=path))
+    assert caught.value.message == f"policy.toml: {where} matches nothing in this model"
+    assert hint in caught.value.hint
+
+
+def test_an_op_type_that_the_model_lacks_is_no_mistake(tmp_path: Path) -> None:
+    path = write(tmp_path, '[ops.Softmax]\nscheme = "float32"\n')
+    assert prepare(Job(graphs.path("cnn"), target="generic", policy=path)).policy.ops

@@ -1,0 +1,171 @@
+"""A finished bundle against its source model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import graphs
+import numpy as np
+import pytest
+import small
+
+from edgec import runtime
+from edgec.build import Job, build
+from edgec.errors import InputError
+from edgec.recheck import read_labels, recheck
+from edgec.samples import inputs
+from edgec.types import Report
+
+NAME = "siamese"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder = tmp_path_factory.mktemp("recheck")
+    return build(
+        Job(
+            graphs.path(NAME),
+            target="x86-vnni",
+            data=graphs.write_samples(NAME, folder / "data", 6),
+            output=folder / "m.edgec",
+            measure=False,
+            threads=1,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Samples that the build did not see."""
+    folder = tmp_path_factory.mktemp("fresh")
+    for index in range(7):
+        arrays = graphs.load_feeds(NAME, 500 + index, batch=1)
+        np.savez(folder / f"s{index}.npz", **arrays)  # type: ignore[arg-type]
+    return folder
+
+
+def test_every_part_and_output_is_compared(report: Report, fresh: Path) -> None:
+    found = recheck(report.bundle, graphs.path(NAME), fresh, None, None, 1)
+    outputs = {(p.name, v) for p in report.plan.parts for v in p.outputs}
+    assert {(c.part, c.value) for c in found.parts} == outputs
+    assert [c.value for c in found.outputs] == [
+        v.name for v in small.fixture(NAME).model.graph.outputs
+    ]
+    assert {c.samples for c in (*found.parts, *found.outputs)} == {7}
+    assert found.figures == ()
+    assert found.notes == report.notes
+
+
+def test_the_figures_are_those_of_the_bundle(report: Report, fresh: Path) -> None:
+    found = recheck(report.bundle, graphs.path(NAME), fresh, None, None, 1)
+    exact, ours = [], []
+    with runtime.load(report.bundle, 1) as model:
+        for path in sorted(fresh.iterdir()):
+            feeds = dict(np.load(path))
+            exact.append(small.run(graphs.path(NAME), feeds, level="ORT_ENABLE_ALL")["classes"])
+            ours.append(model.run(feeds)["classes"])
+    x, y = np.stack(exact).astype(float), np.stack(ours).astype(float)
+    (classes,) = [c for c in found.outputs if c.value == "classes"]
+    assert classes.max_abs == pytest.approx(np.abs(x - y).max(), rel=1e-3)
+    assert classes.sqnr_db == pytest.approx(small.sqnr(x, y), abs=0.05)
+    cosine = (x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum())
+    assert classes.cosine == pytest.approx(cosine, abs=1e-5)
+    assert classes.agreement == np.mean(x.argmax(-1) == y.argmax(-1))
+    assert classes.agreement_kind == "top-1"
+
+
+def test_another_model_is_refused(report: Report, fresh: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        recheck(report.bundle, graphs.path("cnn"), fresh, None, None, 1)
+    assert "cnn.onnx is not the model that" in caught.value.message
+    assert "siamese.onnx" in caught.value.hint
+
+
+def test_data_of_another_model_is_refused(report: Report, tmp_path: Path) -> None:
+    data = graphs.write_samples("cnn", tmp_path, 3)
+    with pytest.raises(InputError, match=r"sample_0000\.npz: input 'left' is missing"):
+        recheck(report.bundle, graphs.path(NAME), data, None, None, 1)
+
+
+def test_a_metric_with_labels(report: Report, fresh: Path, tmp_path: Path) -> None:
+    files = sorted(fresh.iterdir())
+    scores = [
+        small.run(graphs.path(NAME), dict(np.load(f)), level="ORT_ENABLE_ALL")["classes"]
+        for f in files
+    ]
+    truth = [int(s.argmax()) if index % 2 else 0 for index, s in enumerate(scores)]
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(map(str, truth)))
+    found = recheck(report.bundle, graphs.path(NAME), fresh, "top1", labels, 1)
+    (figure,) = found.figures
+    expected = np.mean([int(s.argmax()) == t for s, t in zip(scores, truth, strict=True)])
+    assert figure.metric == "top1"
+    assert figure.original == pytest.approx(expected)
+    assert figure.samples == 7
+    assert figure.low <= figure.difference <= figure.high
+
+
+def test_a_metric_is_known_before_the_work_begins(report: Report, fresh: Path) -> None:
+    with pytest.raises(InputError, match="unknown metric 'f1'"):
+        recheck(report.bundle, graphs.path(NAME), fresh, "f1", None, 1)
+
+
+def test_a_file_that_is_no_bundle(fresh: Path) -> None:
+    with pytest.raises(InputError, match=r"cnn\.onnx"):
+        recheck(graphs.path("cnn"), graphs.path("cnn"), fresh, None, None, 1)
+
+
+# labels
+
+FILES = [Path("a/s1.npz"), Path("a/s2.npz"), Path("a/s3.npz")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("plain.txt", "3\n1\n2.5\n"),
+        ("named.csv", "s3.npz,2.5\ns1.npz,3\ns2.npz,1\n"),
+        ("headed.csv", "file,number\ns2.npz,1\ns1.npz,3\ns3.npz,2.5\n"),
+        ("more.csv", "s2.npz,1\ns1.npz,3\ns3.npz,2.5\nother.npz,9\n"),
+    ],
+)
+def test_labels_as_text(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    assert read_labels(path, FILES).tolist() == [3, 1, 2.5]
+
+
+def test_labels_as_an_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "labels.npy", np.array([3, 1, 2]))
+    assert read_labels(tmp_path / "labels.npy", FILES).tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("1\n2\n", r"labels of shape \(2,\) for 3 samples", "one number per sample file"),
+        ("cat\ndog\ncat\n", "not readable as labels", "one number per line"),
+        ("s1.npz,1\ns2.npz,2\n", "not readable as labels: .*s3.npz", "file,number"),
+        ("", r"labels of shape \(0,\) for 3 samples", "one number per sample file"),
+        ("s1.npz,1\ns2.npz\n", "not readable as labels", "file,number"),
+    ],
+)
+def test_labels_that_do_not_fit(text: str, message: str, hint: str, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read_labels(path, FILES)
+    assert caught.value.message.startswith(f"{path}: ")
+    assert hint in caught.value.hint
+
+
+def test_labels_that_are_missing_or_pickled(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not readable as labels"):
+        read_labels(tmp_path / "nothing.txt", FILES)
+    np.save(tmp_path / "bad.npy", np.array([{}, {}, {}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="not readable as labels"):
+        read_labels(tmp_path / "bad.npy", FILES)
+    (tmp_path / "empty.npy").write_bytes(b"")
+    with pytest.raises(InputError, match="not readable as labels"):
+        read_labels(tmp_path / "empty.npy", FILES)
+    assert [one.name for one in inputs(small.fixture(NAME))] == ["left", "right"]
