@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
-from edgec.graphs import QUANTIZERS, WEIGHTED, constant, elements, is_constant, weight
+from edgec.graphs import QUANTIZERS, WEIGHTED, attribute, constant, elements, is_constant, weight
 from edgec.types import (
     Decision,
     Graph,
@@ -23,6 +23,7 @@ from edgec.types import (
     Part,
     Plan,
     Policy,
+    Revision,
     Scheme,
     Target,
 )
@@ -63,6 +64,7 @@ def assign(
 def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bool) -> Plan:
     """The same plan with the decisions that its schemes and pinned nodes lead to."""
     part_of = {node: part for part in plan.parts for node in part.nodes}
+    reverted = {one.part: one for one in plan.revisions if not one.nodes}
     decisions: dict[str, Decision] = {}
     for node in graph.model.graph:
         name = str(node.name)
@@ -72,7 +74,12 @@ def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bo
         elif name in plan.pinned:
             verdict = (Scheme.FLOAT32, plan.pinned[name], "revision")
         else:
-            verdict = _verdict(node, part, plan.schemes[part.name], policy, target, data)
+            revision = reverted.get(part.name)
+            verdict = (
+                _verdict(node, part, plan.schemes[part.name], policy, target, data)
+                if revision is None
+                else _revised(node, part, revision, policy, target, data)
+            )
             if verdict[0] is Scheme.INT8_STATIC and not _joins_int8(node, decisions, target):
                 why = "its inputs are float: INT8 would only add conversions"
                 verdict = (Scheme.FLOAT32, why, "Q/DQ placement")
@@ -128,6 +135,21 @@ def _match(overrides: Sequence[Override], name: str) -> Override | None:
     exact = (override for override in overrides if override.pattern == name)
     globs = (override for override in overrides if fnmatchcase(name, override.pattern))
     return next(exact, None) or next(globs, None)
+
+
+def _revised(
+    node: ir.Node, part: Part, revision: Revision, policy: Policy, target: Target, data: bool
+) -> tuple[Scheme, str, str]:
+    """For a node of a part that a check reverted: of the policy, only wishes for float count."""
+    safe = Policy(
+        ops=tuple(one for one in policy.ops if one.scheme is Scheme.FLOAT32),
+        nodes=tuple(one for one in policy.nodes if one.scheme is Scheme.FLOAT32),
+        source=policy.source,
+    )
+    scheme, reason, evidence = _verdict(node, part, revision.after, safe, target, data)
+    if scheme is revision.after and not evidence.startswith(policy.source + ","):
+        return scheme, f"reverted from {revision.before}: {revision.reason}", "revision"
+    return scheme, reason, evidence
 
 
 def _verdict(
@@ -209,8 +231,10 @@ def _weight_refusal(node: ir.Node, scheme: Scheme) -> str | None:
         turned = node.attributes.get("transA")
         if scaled or (turned is not None and turned.as_int()):
             return "alpha, beta or transA is not the default"
+    if node.op_type == "Gemm" and scheme is not Scheme.INT8_DYNAMIC:
         bias = node.inputs[2] if len(node.inputs) > 2 else None
-        if bias is not None and (not is_constant(bias) or elements(bias) not in sizes):
+        columns = sizes[0 if attribute(node, "transB", 0) else 1]
+        if bias is not None and not _is_per_column(bias, columns):
             return "its bias is not one constant per column"
     if node.op_type == "Conv" and scheme is Scheme.INT8_STATIC:
         bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -219,6 +243,11 @@ def _weight_refusal(node: ir.Node, scheme: Scheme) -> str | None:
     if node.op_type == "Conv" and len(sizes) != 4 and scheme is Scheme.INT8_STATIC:
         return f"a {len(sizes) - 2}-D convolution has no INT8 kernel"
     return None
+
+
+def _is_per_column(bias: ir.Value, columns: int) -> bool:
+    array = constant(bias)
+    return array is not None and array.shape in ((columns,), (1, columns))
 
 
 def _no_table(node: ir.Node) -> str | None:
@@ -244,7 +273,7 @@ def _joins_int8(node: ir.Node, decisions: Mapping[str, Decision], target: Target
     if not producers or not all(_static(producer, decisions) for producer in producers):
         return False
     if node.op_type in ("Relu", "Clip"):
-        return absorbable(node)
+        return absorbable(node, target)
     return not any(
         is_constant(v) and (array := constant(v)) is not None and array.dtype.kind != "f"
         for v in data
@@ -258,16 +287,19 @@ def _static(node: ir.Node | None, decisions: Mapping[str, Decision]) -> bool:
     return found is not None and found.scheme is Scheme.INT8_STATIC
 
 
-def absorbable(node: ir.Node) -> bool:
+def absorbable(node: ir.Node, target: Target) -> bool:
     """Whether the clamp of a grid can stand for this Relu or Clip, whose input has no other use.
 
-    The grid's range is that of the node's own output and includes zero.
+    The grid's range is that of the node's own output and includes zero. Behind an op that follows
+    its input's grid there is no such range.
     """
     value = node.inputs[0]
     if value is None or len(list(value.uses())) != 1 or value.is_graph_output():
         return False
     producer = value.producer()
-    if producer is None or producer.op_type in ("Relu", "Clip"):
+    if producer is None or producer.op_type not in target.ops:
+        return False
+    if target.ops[producer.op_type].follows:
         return False
     if node.op_type == "Relu":
         return True

@@ -13,7 +13,7 @@ from types import ModuleType
 from edgec import samples as data
 from edgec.assign import assign, decide
 from edgec.canonicalise import canonicalise
-from edgec.errors import EmitError, InputError, UnsupportedError
+from edgec.errors import EmitError, InputError, InternalError, UnsupportedError
 from edgec.load import load
 from edgec.manifest import manifest
 from edgec.pack import npz_bytes, write_bundle
@@ -21,7 +21,7 @@ from edgec.partition import partition
 from edgec.policy import check_policy, load_policy
 from edgec.recipe import DEFAULT, load_recipe
 from edgec.report import write_report
-from edgec.revise import revise
+from edgec.revise import retreat, revise, worst
 from edgec.target import HOST, load_target
 from edgec.trial import Prepared, Trial, Trials
 from edgec.types import Limits, Plan, Range, Report, Scheme
@@ -73,9 +73,15 @@ def build(job: Job) -> Report:
         say(f"verifying on {samples.origin}")
         measure = job.measure and target.here
         trials = Trials(job.model, prepared, samples, folder, threads, measure, say)
+        made = None
         for _ in range(MAX_REVISIONS):
-            made = trials.run(plan)
-            better = revise(plan, made.checks, made.artifacts, prepared.policy.limits)
+            try:
+                made = trials.run(plan)
+                better = revise(plan, made.checks, made.artifacts, prepared.policy.limits)
+            except EmitError as error:
+                better = retreat(plan, [part.name for part in plan.parts], error.message)
+                if better == plan:
+                    raise
             if better == plan:
                 break
             for revision in better.revisions[len(plan.revisions) :]:
@@ -83,6 +89,8 @@ def build(job: Job) -> Report:
             plan = decide(graph, better, prepared.policy, target, data=job.data is not None)
         else:
             made = trials.run(plan)
+        if made is None:
+            raise InternalError("the loop of revisions ended without a trial")
         _accept(plan, made, prepared.policy.limits)
         say("packing")
         page = manifest(prepared, plan, made, samples, measured=measure)
@@ -148,16 +156,23 @@ def _samples(job: Job, prepared: Prepared, folder: Path) -> data.Samples:
 def _accept(plan: Plan, made: Trial, limits: Limits) -> None:
     """Refuse to ship what the backend did not build as planned, or what is still too far off."""
     for artifact in made.artifacts:
-        kept = any(plan.schemes[part] is Scheme.KEPT for part in artifact.parts)
         extra = artifact.optimised.int8 - artifact.planned.int8
         missing = artifact.optimised.float - artifact.planned.float
-        if artifact.misplaced or (not kept and (extra > 0 or missing > 0)):
+        kept = [part for part in artifact.parts if plan.schemes[part] is Scheme.KEPT]
+        if artifact.misplaced or extra > 0 or (missing > 0 and not kept):
             raise EmitError(
                 f"engine {artifact.engine}: planned {artifact.planned.int8} INT8 and "
                 f"{artifact.planned.float} float weighted ops, the backend runs "
                 f"{artifact.optimised.int8} and {artifact.optimised.float}",
                 hint="keep the parts in float by a policy, and report the model",
                 log="\n".join(artifact.misplaced),
+            )
+    for part, sqnr in worst(made.checks.parts).items():
+        if limits.part_sqnr_db is not None and sqnr < limits.part_sqnr_db:
+            raise EmitError(
+                f"part {part}: SQNR {sqnr:.1f} dB is below {limits.part_sqnr_db:g} dB, and no "
+                "safer scheme is left",
+                hint="the policy may force it; --max-error none ships it anyway",
             )
     for one in made.checks.outputs:
         if limits.cosine is not None and one.cosine < limits.cosine:

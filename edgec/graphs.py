@@ -116,6 +116,18 @@ def opset(model: ir.Model) -> int:
     return model.opset_imports.get("", 0)
 
 
+def behind_pair(model: ir.Model, name: str) -> str:
+    """The value before the Q/DQ pair that gave its output `name`, or `name` itself."""
+    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    node = values[name].producer()
+    if node is None or node.op_type != "DequantizeLinear" or node.name != f"{name}/dequantize":
+        return name
+    quantize = None if node.inputs[0] is None else node.inputs[0].producer()
+    if quantize is None or quantize.op_type != "QuantizeLinear" or quantize.inputs[0] is None:
+        return name
+    return str(quantize.inputs[0].name)
+
+
 def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
     """The piece of `model` between named values, as a model of its own; weights are shared.
 

@@ -34,11 +34,11 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = TIME_LI
         request.write_bytes(pickle.dumps((name, arguments)))
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [sys.executable, "-m", "edgec.isolate", str(request), str(answer)],
+                [sys.executable, "-P", "-m", "edgec.isolate", str(request), str(answer)],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                env={**os.environ, "PYTHONPATH": _search_path()},
                 start_new_session=True,
             )
             try:
@@ -63,6 +63,13 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = TIME_LI
         hint="keep the part in float by a policy, or report the log to the backend",
         log=text,
     )
+
+
+def _search_path() -> str:
+    """Where this very package lies, before the user's own path; never the current folder."""
+    own = str(Path(__file__).resolve().parents[1])
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join([own, *(path for path in given if os.path.isabs(path))])
 
 
 def _watch(process: subprocess.Popen[bytes], seconds: float) -> str:

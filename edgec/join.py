@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from edgec.errors import UnsupportedError
 from edgec.graphs import extract
 from edgec.types import Engine, Graph, Joining, Part, Plan, Target
 
@@ -55,15 +56,17 @@ def _engine(model: ir.Model, part: Part, target: Target) -> Engine:
 def _ordered(parts: Sequence[Part]) -> list[Part]:
     """Parts so that each comes after those that make its inputs."""
     maker = {value: part.name for part in parts for value in part.outputs}
-    done: set[str] = set()
+    done: set[str] = {""}  # what no part makes is there from the start
     ordered: list[Part] = []
     waiting = list(parts)
     while waiting:
-        ready = next(
-            part
-            for part in waiting
-            if all(maker[value] in done for value in part.inputs if value in maker)
-        )
+        ready = next((p for p in waiting if all(maker.get(v, "") in done for v in p.inputs)), None)
+        if ready is None:
+            names = ", ".join(part.name for part in waiting)
+            raise UnsupportedError(
+                f"the parts {names} need each other's shapes: they cannot be engines of their own",
+                hint='leave joining = "together", the default',
+            )
         waiting.remove(ready)
         done.add(ready.name)
         ordered.append(ready)

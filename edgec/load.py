@@ -53,12 +53,12 @@ def load(path: Path) -> Graph:
 
 
 def _forget_sizes(model: ir.Model) -> None:
-    """Old exporters write -1 or 0 for a dimension that varies; it gets a name of its own."""
+    """Old exporters write -1 for a dimension that varies; it gets a name of its own."""
     for value in (*model.graph.inputs, *model.graph.outputs):
-        if value.shape is not None and any(isinstance(d, int) and d < 1 for d in value.shape):
+        if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
             value.shape = ir.Shape(
                 [
-                    f"{value.name}_{axis}" if isinstance(dim, int) and dim < 1 else dim
+                    f"{value.name}_{axis}" if isinstance(dim, int) and dim < 0 else dim
                     for axis, dim in enumerate(value.shape)
                 ]
             )

@@ -147,6 +147,9 @@ def notes(prepared: Prepared, plan: Plan, samples: Samples, *, measured: bool) -
     kept = [part.name for part in plan.parts if plan.schemes[part.name] is Scheme.KEPT]
     if kept:
         found.append(f"{', '.join(kept)}: already quantized in the source model, kept as it is")
+        wishes = prepared.policy.parts + prepared.policy.ops + prepared.policy.nodes
+        if any(wish.scheme is not None for wish in wishes):
+            found.append(f"the policy's schemes do not reach {', '.join(kept)}")
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ The towers of a multimodal graph are not marked, but they follow from reachabili
 2. Inputs are merged into groups where they meet, unless both have parameters of their own and at
    least one has already computed with them: a mask joins the tokens, an image does not.
 3. Nodes that depend on one group are that group's tower, nodes that depend on several are the
-   fusion. Labels only grow along edges, so every part is convex.
+   fusion. Labels only grow along edges that carry data, so every part is convex in these.
 4. Nodes that depend on constants or shapes alone have no part: each piece that is taken out of the
    graph brings its own copy (see `graphs.extract`).
 """
@@ -39,6 +39,9 @@ def partition(graph: Graph) -> tuple[Part, ...]:
         label = groups.label(groups.data[node])
         if label:
             members[label if len(label) == 1 else FUSION].append(node)
+    loose = [node for node in _makers_of_outputs(model) if not groups.data[node]]
+    if loose and members:
+        next(iter(members.values())).extend(loose)
     if FUSION in members:
         members[FUSION] = members.pop(FUSION)
     if not members:
@@ -64,6 +67,12 @@ def partition(graph: Graph) -> tuple[Part, ...]:
         )
         for label, nodes in members.items()
     )
+
+
+def _makers_of_outputs(model: ir.Model) -> list[ir.Node]:
+    """The nodes that give the graph's outputs, each once."""
+    makers = (value.producer() for value in model.graph.outputs)
+    return list(dict.fromkeys(node for node in makers if node is not None))
 
 
 def _inputs(nodes: Sequence[ir.Node], data: Mapping[ir.Node, int]) -> list[str]:

@@ -3,7 +3,8 @@
 Three rules, each measured on trained networks:
 - a range belongs after the fused activation, never between a Conv and its Clip;
 - a value that an INT8 op produced reaches every consumer through the same Q/DQ pair;
-- an op that can give float from INT8 inputs (MatMul) does so, unless INT8 ops read its output.
+- an op that can give float from INT8 inputs (MatMul) does so, unless INT8 ops read its output or
+  the grid stands for its activation.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def place(model: ir.Model, decisions: Mapping[str, Decision], target: Target) ->
             continue
         values.update(str(value.name) for value in activations(node))
         read_by_int8 = any(use.node in static for use in output.uses())
-        if not rule.float_output or read_by_int8:
+        clamped = output is not node.outputs[0]
+        if not rule.float_output or read_by_int8 or clamped:
             values.add(str(output.name))
     return Placement(
         values=frozenset(values - set(follows)),

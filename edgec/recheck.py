@@ -14,14 +14,15 @@ import onnx_ir as ir
 from edgec import metrics
 from edgec import samples as data
 from edgec.canonicalise import canonicalise
-from edgec.errors import InputError
+from edgec.errors import GoalMissed, InputError
 from edgec.isolate import call
 from edgec.load import load
 from edgec.partition import partition
 from edgec.reference import Reference
+from edgec.revise import worst
 from edgec.runtime import Bundle
 from edgec.runtime import load as open_bundle
-from edgec.types import Artifact, Comparison, Counts, Engine, Graph, Part, Range
+from edgec.types import Artifact, Comparison, Counts, Engine, Graph, Limits, Part, Range
 from edgec.verify import cut, verify_outputs, verify_parts
 
 MOST_FILES = 100_000
@@ -34,7 +35,21 @@ class Recheck:
     parts: tuple[Comparison, ...]
     outputs: tuple[Comparison, ...]
     figures: tuple[metrics.Figure, ...]
-    notes: tuple[str, ...]
+    limits: Limits
+
+    @property
+    def missed(self) -> GoalMissed | None:
+        """The first of the build's limits that the bundle does not keep on this data."""
+        hint = "build again with samples like these, or choose a safer scheme by a policy"
+        for part, sqnr in worst(self.parts).items():
+            least = self.limits.part_sqnr_db
+            if least is not None and sqnr < least:
+                return GoalMissed(f"SQNR of part {part} in dB", sqnr, least, hint=hint)
+        for one in self.outputs:
+            least = self.limits.cosine
+            if least is not None and one.cosine < least:
+                return GoalMissed(f"cosine of output {one.value}", one.cosine, least, hint=hint)
+        return None
 
 
 def recheck(
@@ -67,26 +82,31 @@ def recheck(
         inputs = data.inputs(graph)
         samples = data.open_samples(folder, inputs, MOST_FILES)
         files = samples.files
-        known = None if labels is None else read_labels(labels, files)
         artifacts = [_artifact(row, place) for row in page["engines"]]
         parts = _parts(graph, page, artifacts, files, inputs, place, threads)
         end = verify_outputs(model, artifacts, files, inputs, threads)
         figures: tuple[metrics.Figure, ...] = ()
         if chosen is not None:
             original, built = call(_outputs, model, bundle, files, list(inputs), threads)
+            rows = max((len(array) for array in original.values()), default=0)
+            known = None if labels is None else read_labels(labels, files, rows)
             figures = (metrics.compare(chosen, original, built, known),)
-    return Recheck(parts, end.comparisons, figures, tuple(page["notes"]))
+    return Recheck(parts, end.comparisons, figures, Limits(**page["limits"]))
 
 
-def read_labels(path: Path, files: Sequence[Path]) -> np.ndarray:
-    """One number per sample: a .npy array, or text lines `number` or `file,number`."""
+def read_labels(path: Path, files: Sequence[Path], samples: int = 0) -> np.ndarray:
+    """One number per sample: a .npy array, or text lines `number` or `file,number`.
+
+    `samples`: how many there are, if files hold several each; 0: one per file.
+    """
     try:
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False)
         else:
-            rows = [line.split(",") for line in path.read_text(encoding="utf-8").split()]
+            rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+            rows = [row for row in rows if row != [""]]
             if rows and len(rows[0]) == 2:
-                by_file = {name: float(value) for name, value in rows if name != "file"}
+                by_file = {name.strip(): float(x) for name, x in rows if name != "file"}
                 array = np.array([by_file[file.name] for file in files])
             else:
                 array = np.array([float(row[0]) for row in rows])
@@ -95,9 +115,9 @@ def read_labels(path: Path, files: Sequence[Path]) -> np.ndarray:
             f"{path}: not readable as labels: {error}",
             hint="one number per line in order of file names, or lines of file,number",
         ) from error
-    if array.shape != (len(files),):
+    if array.shape != (samples or len(files),):
         raise InputError(
-            f"{path}: labels of shape {array.shape} for {len(files)} samples",
+            f"{path}: labels of shape {array.shape} for {samples or len(files)} samples",
             hint="give one number per sample file, in order of the files' names",
         )
     return np.asarray(array)

@@ -45,4 +45,4 @@ class Reference:
         wanted = [name for name in names or self.outputs if name not in feeds]
         made = self._session.run(wanted, dict(feeds)) if wanted else []
         found = dict(zip(wanted, made, strict=True))
-        return {name: found[name] if name in found else feeds[name] for name in names or found}
+        return {n: found[n] if n in found else feeds[n] for n in names or self.outputs}

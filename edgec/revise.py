@@ -6,6 +6,7 @@ measurement itself stands in the report.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -30,13 +31,17 @@ def revise(plan: Plan, checks: Checks, artifacts: Sequence[Artifact], limits: Li
         )
     found = _inaccurate(plan, checks.parts, limits) or _slow(plan, checks.speeds)
     found = found or _drifted(plan, checks, limits)
-    if not found:
-        return plan
-    schemes, ladders = dict(plan.schemes), dict(plan.ladders)
-    for revision in found:
-        schemes[revision.part] = revision.after
-        ladders[revision.part] = plan.ladders[revision.part][1:]
-    return replace(plan, schemes=schemes, ladders=ladders, revisions=(*plan.revisions, *found))
+    return _stepped(plan, found)
+
+
+def retreat(plan: Plan, parts: Sequence[str], message: str) -> Plan:
+    """The same plan with every quantized part of a broken engine on its next safer scheme.
+
+    The plan itself where none of them can step. Paths are left out of the reason.
+    """
+    reason = "the backend failed: " + re.sub(r"\S*/\S+", "…", message)[:300]
+    found = [_step(plan, part, reason) for part in parts if _can_step(plan, part)]
+    return _stepped(plan, found)
 
 
 def worst(comparisons: Sequence[Comparison]) -> Mapping[str, float]:
@@ -47,11 +52,23 @@ def worst(comparisons: Sequence[Comparison]) -> Mapping[str, float]:
     return found
 
 
+def _stepped(plan: Plan, found: Sequence[Revision]) -> Plan:
+    if not found:
+        return plan
+    schemes, ladders = dict(plan.schemes), dict(plan.ladders)
+    for revision in found:
+        schemes[revision.part] = revision.after
+        ladders[revision.part] = plan.ladders[revision.part][1:]
+    return replace(plan, schemes=schemes, ladders=ladders, revisions=(*plan.revisions, *found))
+
+
 def _disobeyed(plan: Plan, artifacts: Sequence[Artifact]) -> list[Revision]:
     by_part: dict[tuple[str, Scheme], list[str]] = {}
     for artifact in artifacts:
         for node in artifact.misplaced:
             decision = plan.decisions[node]
+            if decision.scheme in UNCHANGED:
+                continue  # to be float and came out INT8: no plan mends that, and none is accepted
             by_part.setdefault((decision.part, decision.scheme), []).append(node)
     return [
         Revision(

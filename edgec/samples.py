@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from edgec.errors import InputError
+from edgec.errors import InputError, UnsupportedError
 from edgec.graphs import is_constant
 from edgec.runtime import npz
 from edgec.types import Feeds, Graph, Range
@@ -24,6 +24,19 @@ VERIFY_EVERY = 3
 SYNTHETIC = 4
 DEFAULT_TOKENS = 32
 DEFAULT_IMAGE = 224
+NUMERIC = frozenset(
+    {
+        ir.DataType.FLOAT,
+        ir.DataType.DOUBLE,
+        ir.DataType.FLOAT16,
+        ir.DataType.BOOL,
+        *(
+            getattr(ir.DataType, f"{sign}INT{bits}")
+            for sign in ("", "U")
+            for bits in (8, 16, 32, 64)
+        ),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -58,14 +71,40 @@ def inputs(graph: Graph) -> tuple[Input, ...]:
     for value in graph.model.graph.inputs:
         if value.name in weights:
             continue
-        if value.dtype is None:
-            raise InputError(f"input {value.name!r} has no type", hint="export the model again")
+        dtype = _check_type(value, "input")
         shape = None
         if value.shape is not None:
             shape = tuple(d if isinstance(d, int) else str(d.value or "?") for d in value.shape)
         name = str(value.name)
-        found.append(Input(name, value.dtype.numpy(), shape, tuple(graph.shapes.get(name, ()))))
+        found.append(Input(name, dtype.numpy(), shape, tuple(graph.shapes.get(name, ()))))
+    if not found:
+        raise UnsupportedError(
+            "the model has no inputs", hint="there is nothing to compile: run it once instead"
+        )
+    known = {one.name for one in found}
+    for value in graph.model.graph.outputs:
+        _check_type(value, "output")
+        if value.name in known:
+            raise UnsupportedError(
+                f"output {value.name!r} is an input handed through, or stands there twice",
+                hint="remove it from the model's outputs",
+            )
+        known.add(str(value.name))
     return tuple(found)
+
+
+def _check_type(value: ir.Value, what: str) -> ir.DataType:
+    """The type of an input or output, which must be a numeric tensor that numpy can hold."""
+    tensor = value.type is None or isinstance(value.type, ir.TensorType)
+    if tensor and value.dtype is None and what == "input":
+        raise InputError(f"input {value.name!r} has no type", hint="export the model again")
+    if not tensor or (value.dtype is not None and value.dtype not in NUMERIC):
+        kind = value.dtype.name.lower() if tensor and value.dtype is not None else "no tensor"
+        raise UnsupportedError(
+            f"{what} {value.name!r} is {kind}, which a bundle cannot pass",
+            hint="cut the model so that its inputs and outputs are float, integer or bool tensors",
+        )
+    return value.dtype or ir.DataType.FLOAT
 
 
 def open_samples(folder: Path, needs: Sequence[Input], most: int) -> Samples:
@@ -132,6 +171,12 @@ def synthetic(graph: Graph, folder: Path, count: int = SYNTHETIC) -> Samples:
     files = []
     for index in range(count):
         sizes: dict[str, int] = {}
+        for need in needs:
+            if need.shape is None:
+                raise InputError(
+                    f"input {need.name!r} has no shape, so that no sample can be made up for it",
+                    hint=f"give --data FOLDER, or --shape {need.name}=1x…",
+                )
         feeds = {need.name: _invent(model, need, generator, sizes) for need in needs}
         path = folder / f"synthetic_{index}.npz"
         npz.write(path, feeds)

@@ -119,8 +119,8 @@ class Trials:
             values=frozenset(v for v in placement.values if not _has_range(known.get(v))),
             follows={},
             absorbed=frozenset(),
-            means=placement.means - known.keys(),
-            peaks=placement.peaks - known.keys(),
+            means=frozenset(v for v in placement.means if _field(known, v, "channel_mean") is None),
+            peaks=frozenset(v for v in placement.peaks if _field(known, v, "channel_peak") is None),
         )
         total = len(missing.values | missing.means | missing.peaks)
         if not total or not self._samples.calibration:
@@ -134,7 +134,8 @@ class Trials:
             self._prepared.inputs,
             self._threads,
         )
-        self._statistics = replace(found, values={**known, **found.values})
+        merged = {name: _merged(known.get(name), seen) for name, seen in found.values.items()}
+        self._statistics = replace(found, values={**known, **merged})
 
     def _emit(self, plan: Plan, folder: Path) -> tuple[tuple[Engine, ...], tuple[Artifact, ...]]:
         target, engines, artifacts = self._prepared.target, [], []
@@ -150,7 +151,9 @@ class Trials:
     def _check_parts(
         self, plan: Plan, engines: Sequence[Engine], artifacts: Sequence[Artifact]
     ) -> list[tuple[PartResult, Speed | None]]:
-        keys = {part.name: _key(plan, part) for part in plan.parts if part.outputs}
+        keys = {
+            part.name: _key(plan, part, self._prepared.graph) for part in plan.parts if part.outputs
+        }
         graph, by_engine = self._prepared.graph, {a.engine: a for a in artifacts}
         files = [
             cut(graph, engine, part, by_engine[engine.name], self._folder)
@@ -178,6 +181,26 @@ class Trials:
 
 def _has_range(seen: ValueStatistics | None) -> bool:
     return seen is not None and seen.low <= seen.high
+
+
+def _field(known: Mapping[str, ValueStatistics], name: str, field: str) -> object:
+    seen = known.get(name)
+    return None if seen is None else getattr(seen, field)
+
+
+def _merged(old: ValueStatistics | None, new: ValueStatistics) -> ValueStatistics:
+    """What is known of a value after another pass over the same samples."""
+    if old is None:
+        return new
+    ranged = new if _has_range(new) else old
+    return replace(
+        new,
+        low=ranged.low,
+        high=ranged.high,
+        histogram=ranged.histogram,
+        channel_mean=old.channel_mean if new.channel_mean is None else new.channel_mean,
+        channel_peak=old.channel_peak if new.channel_peak is None else new.channel_peak,
+    )
 
 
 def _located(parts: Sequence[Part], engines: Sequence[Engine]) -> list[tuple[Part, Engine]]:
@@ -218,6 +241,11 @@ def _percentile_values(graph: Graph, plan: Plan) -> frozenset[str]:
     )
 
 
-def _key(plan: Plan, part: Part) -> tuple[str, ...]:
-    """What a part's check depends on: the schemes of all its nodes, and how they are cut."""
-    return (part.name, *(str(plan.decisions[node].scheme) for node in part.nodes))
+def _key(plan: Plan, part: Part, graph: Graph) -> tuple[str, ...]:
+    """What a part's check depends on: the schemes of its nodes, and of what makes its inputs."""
+    makers = [
+        str(node.name)
+        for node in graph.model.graph
+        if any(value.name in part.inputs for value in node.outputs)
+    ]
+    return (part.name, *(str(plan.decisions[node].scheme) for node in (*part.nodes, *makers)))

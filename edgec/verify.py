@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from edgec.compare import Running
-from edgec.graphs import extract, save
+from edgec.graphs import behind_pair, extract, save
 from edgec.isolate import call
 from edgec.reference import Reference
 from edgec.runtime.npz import write as write_npz
@@ -57,9 +58,23 @@ def cut(graph: Graph, engine: Engine, part: Part, artifact: Artifact, folder: Pa
     source, built = folder / f"{part.name}.float.onnx", folder / f"{part.name}.built.onnx"
     if not source.is_file():
         save(extract(graph.model, part.inputs, part.outputs), source)
-    save(extract(engine.model, part.inputs, part.outputs), built)
+    save(cut_built(engine.model, part), built)
     feeds = folder / f"{part.name}.npz"
     return PartFiles(part, source, built, feeds, artifact.backend, artifact.settings)
+
+
+def cut_built(model: ir.Model, part: Part) -> ir.Model:
+    """A part of an emitted engine; the Q/DQ pair of an input comes along, as the engine has it."""
+    before = {name: behind_pair(model, name) for name in part.inputs}
+    piece = extract(model, list(before.values()), part.outputs)
+    named = {value: name for name, value in before.items()}
+    for node in piece.graph:
+        for value in node.outputs:
+            if value.name in part.inputs:
+                value.name = f"{value.name}/dequantized"
+    for value in piece.graph.inputs:
+        value.name = named.get(str(value.name), value.name)
+    return piece
 
 
 def verify_parts(

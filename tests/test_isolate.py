@@ -95,6 +95,12 @@ def raise_known(name: str) -> None:
 
 
 @pytest.fixture(autouse=True)
+def functions_of_this_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The subprocess looks where edgec lies, and on the user's own path."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
 def nobody_is_left() -> object:
     before = _children()
     yield
@@ -203,7 +209,9 @@ def test_an_interrupt_ends_the_child(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     note = tmp_path / "pid"
 
     def interrupted(*_: object) -> str:
+        end = time.monotonic() + 30
         while not note.is_file() or not note.read_text():
+            assert time.monotonic() < end
             time.sleep(0.05)
         raise KeyboardInterrupt
 
@@ -211,3 +219,15 @@ def test_an_interrupt_ends_the_child(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(KeyboardInterrupt):
         call(hang, str(note))
     assert not _alive(int(note.read_text()))
+
+
+@pytest.mark.parametrize("path", ["", ".", "{here}"])
+def test_nothing_is_imported_from_the_current_folder(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("numpy", "pickle", "edgec", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken from the current folder')")
+    monkeypatch.chdir(tmp_path)
+    tests = str(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([tests, path]) if "{" not in path else tests)
+    assert call(shout) == "said"

@@ -345,3 +345,9 @@ def test_weights_are_shared_not_copied() -> None:
     for piece in (left, right):
         assert {id(v.const_value) for v in piece.graph.initializers.values()} <= ours
     assert set(left.graph.initializers) & set(right.graph.initializers)
+
+
+def test_an_input_that_nothing_reads_is_dropped() -> None:
+    made = small.model("g (float[2] x, float[2] z) => (float[2] y) { a = Relu (x) y = Add (a, z) }")
+    piece = extract(small.canonical(made).model, ["x", "z"], ["a"])
+    assert [v.name for v in piece.graph.inputs] == ["x"]

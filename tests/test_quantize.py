@@ -246,18 +246,15 @@ def test_qdq_stand_behind_the_fused_activation() -> None:
 def test_never_between_a_convolution_and_its_activation(name: str) -> None:
     found = small.fixture(name)
     _, _, made = quantized(found, [graphs.load_feeds(name, s) for s in range(2)])
+    pairs = 0
     for node in made.graph:
-        if node.op_type in ("Relu", "Clip"):
-            before = node.inputs[0].producer() if node.inputs[0] is not None else None
-            assert (
-                before is None
-                or before.op_type != "DequantizeLinear"
-                or not any(
-                    n.op_type == "Conv"
-                    for n in [before.inputs[0].producer().inputs[0].producer()]  # type: ignore[union-attr]
-                    if n is not None
-                )
-            )
+        for use in node.outputs[0].uses() if node.op_type == "Conv" else ():
+            if use.node.op_type == "QuantizeLinear":
+                pairs += 1
+                (back,) = [one.node for one in use.node.outputs[0].uses()]
+                readers = {one.node.op_type for one in back.outputs[0].uses()}
+                assert not readers & {"Relu", "Clip"}, node.name
+    assert pairs
 
 
 def test_the_range_of_an_absorbed_clip_is_that_of_its_output() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def command(
         model=model,
         shapes=parse_shapes(shapes),
         measure=not no_measure,
-        limits=_limits(max_error),
+        limits=_limits(max_error, options["policy"]),
         say=to_stderr,
         **options,
     )
@@ -58,8 +59,12 @@ def command(
     write_json(json_file, as_json(report))
 
 
-def _limits(text: str | None) -> Any:
+def _limits(text: str | None, policy: Path | None) -> Any:
+    """The policy's limits, with the least SQNR that the command line asks for."""
+    from dataclasses import replace
+
     from edgec.errors import InputError
+    from edgec.policy import load_policy
     from edgec.types import Limits
 
     if text is None:
@@ -67,6 +72,9 @@ def _limits(text: str | None) -> Any:
     if text == "none":
         return Limits(part_sqnr_db=None, cosine=None)
     try:
-        return Limits(part_sqnr_db=float(text))
-    except ValueError as error:
-        raise InputError(f"--max-error {text}: not a number", hint="dB, or none") from error
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not math.isfinite(limit):
+        raise InputError(f"--max-error {text}: not a number", hint="give dB, or none")
+    return replace(load_policy(policy).limits, part_sqnr_db=limit)

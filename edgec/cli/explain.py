@@ -71,7 +71,9 @@ def _part(
     )
     for check in page["checks"]:
         if check["part"] == part["name"]:
-            sqnr = "equal" if check["sqnr_db"] is None else f"{check['sqnr_db']:.1f} dB"
+            sqnr = "equal" if check["max_abs"] == 0 else "broken"
+            if check["sqnr_db"] is not None:
+                sqnr = f"{check['sqnr_db']:.1f} dB"
             out.line(f"  {check['value']}: SQNR {sqnr}, cosine {check['cosine']}")
     if part["name"] in measured:
         out.line(f"  {measured[part['name']]}")

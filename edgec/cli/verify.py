@@ -67,7 +67,13 @@ def command(
         {
             "parts": [comparison(one) for one in found.parts],
             "outputs": [comparison(one) for one in found.outputs],
-            "metrics": [vars(one) for one in found.figures],
+            "metrics": [
+                {k: None if isinstance(v, float) and v != v else v for k, v in vars(one).items()}
+                for one in found.figures
+            ],
         },
     )
+    missed = found.missed
+    if missed is not None:
+        raise missed
     return 0

@@ -11,10 +11,14 @@ from edgec.metrics import Metric, Rows, mean
 
 
 def ranks(queries: np.ndarray, gallery: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """How many of the gallery [items, d] are nearer to each query [n, d] than the right item."""
-    likeness = _unit(queries) @ _unit(gallery).T
+    """How many others of the gallery [items, d] are as near to each query [n, d] as the right item.
+
+    Ties count against the query, and what is not finite is farthest: a collapsed or broken
+    embedding finds nothing.
+    """
+    likeness = np.nan_to_num(_unit(queries) @ _unit(gallery).T, nan=-np.inf)
     own = likeness[np.arange(len(queries)), right]
-    return np.asarray((likeness > own[:, None]).sum(axis=1))
+    return np.asarray((likeness >= own[:, None]).sum(axis=1) - 1)
 
 
 def recall(k: int) -> Metric:

@@ -32,7 +32,10 @@ def apply(model: ir.Model, nodes: Sequence[ir.Node], statistics: Statistics, gri
         x = node.inputs[0]
         if x is not None:
             readers.setdefault(x, []).append(node)
-    for x, group in readers.items():
+    for group in readers.values():
+        x = group[0].inputs[0]  # looked up again: the product before may have been replaced
+        if x is None:
+            raise InternalError(f"{group[0].name} has no input")
         weights = [_matrix(node) for node in group]
         seen = statistics.values.get(str(x.name))
         factors = np.ones((), np.float32)

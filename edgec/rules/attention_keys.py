@@ -26,7 +26,8 @@ def apply(model: ir.Model) -> int:
 def _replace(model: ir.Model, last: ir.Node) -> bool:
     turn = _producer(last.inputs[0], "Transpose")
     first = None if turn is None else _producer(turn.inputs[0], "Reshape")
-    if turn is None or first is None or turn.attributes["perm"].as_ints() != (0, 2, 1):
+    perm = None if turn is None else turn.attributes.get("perm")
+    if first is None or perm is None or perm.as_ints() != (0, 2, 1):
         return False
     x = first.inputs[0]
     if x is None or x.shape is None or len(x.shape) != 4:

@@ -1,4 +1,4 @@
-"""ConstantOfShape(shape, c) -> full(shape, c), where the shape is a constant.
+"""ConstantOfShape(shape, c) -> full(shape, c): small constants, and weights of any size.
 
 A weight must be a constant to be quantized; the array is a view of one element until it is written.
 """
@@ -10,10 +10,11 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graphs import constant, initialiser
+from edgec.graphs import WEIGHTED, constant, initialiser
 
 NAME = "materialise-constants"
 MOST_ELEMENTS = 2**29
+FEW_ELEMENTS = 2**16
 
 
 def apply(model: ir.Model) -> int:
@@ -22,7 +23,10 @@ def apply(model: ir.Model) -> int:
     for node in list(model.graph):
         shape = constant(node.inputs[0]) if node.op_type == "ConstantOfShape" else None
         old = node.outputs[0]
-        if shape is None or old.is_graph_output() or math.prod(shape.tolist()) > MOST_ELEMENTS:
+        if shape is None or old.is_graph_output():
+            continue
+        most = MOST_ELEMENTS if _is_weight(old) else FEW_ELEMENTS
+        if math.prod(shape.tolist()) > most:
             continue
         attribute = node.attributes.get("value")
         fill = np.zeros(1, np.float32) if attribute is None else attribute.as_tensor().numpy()
@@ -33,3 +37,7 @@ def apply(model: ir.Model) -> int:
         model.graph.register_initializer(new)
         count += 1
     return count
+
+
+def _is_weight(value: ir.Value) -> bool:
+    return any(use.node.op_type in WEIGHTED and use.idx > 0 for use in value.uses())

@@ -15,6 +15,7 @@ from onnxscript import optimizer
 from edgec.graphs import is_constant
 
 NAME = "fold-constants"
+ROUNDS = 2  # what the first round folds lets shapes be known, which lets more be folded
 MOVES = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 SMALL = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4})
 
@@ -24,7 +25,9 @@ def apply(model: ir.Model) -> int:
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     before = model.graph.num_nodes()
     common.RemoveInitializersFromInputsPass()(model)
-    optimizer.optimize_ir(model, num_iterations=2, should_fold=_should_fold, inline=False)
+    for _ in range(ROUNDS):
+        optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=_should_fold)
+        common.RemoveUnusedNodesPass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.LiftSubgraphInitializersToMainGraphPass()(model)
     return before - model.graph.num_nodes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -16,12 +18,28 @@ def apply(model: ir.Model) -> int:
     for node in list(model.graph):
         if node.op_type == "Dropout" and _does_nothing(node):
             _pass_on(model, node)
+    graphs = [model.graph, *model.graph.subgraphs()]
+    names = [[str(value.name) for value in graph.outputs] for graph in graphs]
     common.IdentityEliminationPass()(model)
-    common.OutputFixPass()(model)  # a body whose two outputs became one value would alias them
+    for graph, own in zip(graphs, names, strict=True):
+        _part_outputs(graph, own, body=graph is not model.graph)
     common.DeduplicateInitializersPass(size_limit=1024)(model)
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedOpsetsPass()(model)
-    return before - model.graph.num_nodes()
+    return max(0, before - model.graph.num_nodes())
+
+
+def _part_outputs(graph: ir.Graph, names: Sequence[str], *, body: bool) -> None:
+    """Give outputs that lost their name a value each; in a body, also those that became one."""
+    seen = set(graph.inputs)
+    for index, (value, name) in enumerate(zip(graph.outputs, names, strict=True)):
+        if value.name != name or (body and value in seen):
+            same = ir.node("Identity", [value], name=f"{name}/output_{index}")
+            same.outputs[0].name = name if value.name != name else same.name
+            same.outputs[0].type, same.outputs[0].shape = value.type, value.shape
+            graph.append(same)
+            graph.outputs[index] = same.outputs[0]
+        seen.add(graph.outputs[index])
 
 
 def _does_nothing(node: ir.Node) -> bool:

@@ -21,7 +21,13 @@ def apply(model: ir.Model) -> int:
         if node.op_type != "QuantizeLinear" or node.outputs[0].is_graph_output():
             continue
         weight, scale = constant(node.inputs[0]), constant(node.inputs[1])
-        zero = constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), np.uint8)
+        kind = node.outputs[0].dtype
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            zero = constant(node.inputs[2])
+        elif kind in (ir.DataType.INT8, ir.DataType.UINT8):
+            zero = np.zeros((), kind.numpy())
+        else:
+            continue
         if weight is None or scale is None or zero is None or zero.dtype.kind not in "iu":
             continue
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1

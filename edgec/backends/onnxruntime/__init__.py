@@ -9,7 +9,7 @@ from edgec.backends.onnxruntime.audit import Found, audit, count, planned
 from edgec.errors import EmitError
 from edgec.graphs import save
 from edgec.isolate import call
-from edgec.types import Artifact, Decision, Engine, Target
+from edgec.types import Artifact, Decision, Engine, Scheme, Target
 
 
 class Backend:
@@ -41,9 +41,18 @@ class Backend:
             planned=wanted.counts,
             emitted=emitted.counts,
             optimised=optimised.counts,
-            misplaced=tuple(sorted((optimised.float | emitted.float) & wanted.int8)),
+            misplaced=_misplaced(decisions, wanted, emitted, optimised),
             notes=notes,
         )
+
+
+def _misplaced(
+    decisions: Mapping[str, Decision], wanted: Found, emitted: Found, optimised: Found
+) -> tuple[str, ...]:
+    """Nodes that were to be INT8 and are not, or the reverse; not those that are kept."""
+    found = (optimised.float | emitted.float) & wanted.int8
+    found |= (optimised.int8 | emitted.int8) & wanted.float
+    return tuple(sorted(n for n in found if decisions[n].scheme is not Scheme.KEPT))
 
 
 def _open(

@@ -7,6 +7,7 @@ as the session optimised it.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ FLOAT_OPS = WEIGHTED | {
     "MatMulNBits",
     "Attention",
 }
+
+
+TOKEN = re.compile(r"_token_\d+$")  # what ONNX Runtime adds to the name of a node that it fused
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,14 @@ def count(model: ir.Model, *, fused: bool) -> Found:
     int8: set[str] = set()
     floats: set[str] = set()
     for index, node in enumerate(model.graph):
-        name = (node.name or f"#{index}").removesuffix("/integer")
+        name = TOKEN.sub("", node.name or f"#{index}").removesuffix("/integer")
         if node.op_type in INT8_OPS:
             int8.add(name)
         elif node.op_type in FLOAT_OPS and len(node.inputs) > 1:
             known = _dequantized_constant(node.inputs[1])
             if known and node.op_type not in RECURRENT and _dequantized(node.inputs[0]):
                 (int8 if _fusible(node) and not fused else floats).add(name)
-            elif known or is_constant(node.inputs[1]):
+            elif known or _from_constants(node.inputs[1]):
                 floats.add(name)
     return Found(frozenset(int8), frozenset(floats))
 
@@ -113,7 +117,7 @@ def planned(engine: Engine, decisions: Mapping[str, Decision], emitted: Found) -
         if scheme is Scheme.KEPT:
             int8.update({name} & emitted.int8)
             floats.update({name} & emitted.float)
-        elif node.op_type in WEIGHTED and len(node.inputs) > 1 and is_constant(node.inputs[1]):
+        elif node.op_type in WEIGHTED and len(node.inputs) > 1 and _from_constants(node.inputs[1]):
             static = scheme in (Scheme.INT8_STATIC, Scheme.INT8_DYNAMIC)
             (int8 if static else floats).add(name)
     return Found(frozenset(int8), frozenset(floats))
@@ -124,6 +128,21 @@ def _fusible(node: ir.Node) -> bool:
     if node.op_type == "MatMul":
         return True
     return any(use.node.op_type == "QuantizeLinear" for use in node.outputs[0].uses())
+
+
+def _from_constants(value: ir.Value | None) -> bool:
+    """Whether a value follows from constants alone, through whatever computes it at run time."""
+    stack, seen = [value], set()
+    while stack:
+        one = stack.pop()
+        if one is None or one in seen or is_constant(one):
+            continue
+        seen.add(one)
+        producer = one.producer()
+        if producer is None or not producer.inputs:
+            return False
+        stack.extend(producer.inputs)
+    return value is not None
 
 
 def _dequantized(value: ir.Value | None) -> bool:
