@@ -462,6 +462,51 @@ def test_what_the_backend_disobeys_becomes_float_and_is_recorded(
     assert manifest(report.bundle)["revisions"][0]["nodes"] == [asked[0]]
 
 
+def test_a_backend_that_breaks_on_int8_ends_in_float(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: Callable[[str], Path]
+) -> None:
+    from edgec.backends.onnxruntime import Backend
+
+    emit = Backend.emit
+
+    def picky(self: Backend, engine: Any, decisions: Any, *rest: Any) -> Any:
+        if any(d.scheme is Scheme.INT8_STATIC for d in decisions.values()):
+            raise EmitError("audit: the backend's process crashed (SIGSEGV)", hint="h")
+        return emit(self, engine, decisions, *rest)
+
+    monkeypatch.setattr(Backend, "emit", picky)
+    report = build(
+        Job(
+            graphs.path("cnn"),
+            target="x86-vnni",
+            data=samples("cnn"),
+            output=tmp_path / "m.edgec",
+            measure=False,
+            threads=1,
+        )
+    )
+    assert schemes(report) == {"vision": "float32"}
+    (row,) = manifest(report.bundle)["revisions"]
+    assert row["reason"] == ("the backend failed: audit: the backend's process crashed (SIGSEGV)")
+    assert (row["before"], row["after"]) == ("int8_static", "float32")
+
+
+def test_a_backend_that_always_breaks_fails_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgec.backends.onnxruntime import Backend
+
+    def broken(*_: object) -> None:
+        raise EmitError("audit: refused", hint="h", log="the log")
+
+    monkeypatch.setattr(Backend, "emit", broken)
+    job = Job(graphs.path("mlp"), target="x86-vnni", output=tmp_path / "m", measure=False)
+    with pytest.raises(EmitError, match="audit: refused") as caught:
+        build(job)
+    assert caught.value.log == "the log"
+    assert list(tmp_path.iterdir()) == []
+
+
 # Models that are quantized already
 
 

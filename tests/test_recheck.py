@@ -12,9 +12,9 @@ import small
 from edgec import runtime
 from edgec.build import Job, build
 from edgec.errors import InputError
-from edgec.recheck import read_labels, recheck
+from edgec.recheck import Recheck, read_labels, recheck
 from edgec.samples import inputs
-from edgec.types import Report
+from edgec.types import Comparison, Limits, Report
 
 NAME = "siamese"
 
@@ -53,7 +53,8 @@ def test_every_part_and_output_is_compared(report: Report, fresh: Path) -> None:
     ]
     assert {c.samples for c in (*found.parts, *found.outputs)} == {7}
     assert found.figures == ()
-    assert found.notes == report.notes
+    assert found.limits == Limits()
+    assert found.missed is None
 
 
 def test_the_figures_are_those_of_the_bundle(report: Report, fresh: Path) -> None:
@@ -115,6 +116,29 @@ def test_a_file_that_is_no_bundle(fresh: Path) -> None:
         recheck(graphs.path("cnn"), graphs.path("cnn"), fresh, None, None, 1)
 
 
+# limits
+
+
+def _found(sqnr: float, cosine: float, limits: Limits) -> Recheck:
+    part = Comparison("vision", "v", 0.1, 0.99, sqnr, 1.0, "none", 4)
+    output = Comparison("", "classes", 0.1, cosine, 30.0, 1.0, "top-1", 4)
+    return Recheck((part,), (output,), (), limits)
+
+
+def test_a_bundle_that_misses_its_limits_on_this_data_fails() -> None:
+    good = _found(12.0, 0.97, Limits())
+    assert good.missed is None
+    bad = _found(11.5, 0.5, Limits()).missed
+    assert bad is not None
+    assert (bad.goal, bad.value, bad.limit) == ("SQNR of part vision in dB", 11.5, 12.0)
+    assert bad.exit_code == 7
+    assert "policy" in bad.hint
+    drifted = _found(20.0, 0.96, Limits()).missed
+    assert drifted is not None
+    assert (drifted.goal, drifted.value, drifted.limit) == ("cosine of output classes", 0.96, 0.97)
+    assert _found(1.0, 0.1, Limits(part_sqnr_db=None, cosine=None)).missed is None
+
+
 # labels
 
 FILES = [Path("a/s1.npz"), Path("a/s2.npz"), Path("a/s3.npz")]
@@ -138,6 +162,14 @@ def test_labels_as_text(name: str, text: str, tmp_path: Path) -> None:
 def test_labels_as_an_array(tmp_path: Path) -> None:
     np.save(tmp_path / "labels.npy", np.array([3, 1, 2]))
     assert read_labels(tmp_path / "labels.npy", FILES).tolist() == [3, 1, 2]
+
+
+def test_labels_for_files_with_several_samples(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text("1\n2\n3\n4\n5\n6\n")
+    assert read_labels(path, FILES, 6).tolist() == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(InputError, match=r"labels of shape \(6,\) for 3 samples"):
+        read_labels(path, FILES)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgec.revise import revise, worst
+from edgec.revise import retreat, revise, worst
 from edgec.runtime.bench import Ratio, Timing
 from edgec.types import (
     Artifact,
@@ -239,3 +239,21 @@ def test_pinned_nodes_add_up() -> None:
     found = revise(first, checks(), [artifact("b/n")], Limits())
     assert set(found.pinned) == {"a/n", "b/n"}
     assert found.pinned["a/n"] == "before"
+
+
+def test_what_came_out_int8_against_the_plan_is_not_mended_by_a_plan() -> None:
+    first = replace(plan(a=(F,)), ladders={"a": ()})
+    assert revise(first, checks(), [artifact("a/n")], Limits()) == first
+
+
+def test_an_engine_that_breaks_takes_its_parts_one_step_back() -> None:
+    first = plan(a=(S, F), b=(D, W, F), c=(K,), d=(F,), e=(S, F))
+    found = retreat(first, ["a", "b", "c", "d"], "audit: bad node in /tmp/edgec-1/main.onnx")
+    assert found.schemes == {"a": F, "b": W, "c": K, "d": F, "e": S}
+    assert [r.part for r in found.revisions] == ["a", "b"]
+    assert {r.reason for r in found.revisions} == {"the backend failed: audit: bad node in …"}
+
+
+def test_an_engine_that_breaks_in_float_has_no_way_back() -> None:
+    first = plan(a=(F,), b=(K,))
+    assert retreat(first, ["a", "b"], "audit: refused") is first
