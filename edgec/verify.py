@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.compare import Running
-from edgec.graphs import behind_pair, extract, save
+from edgec.graphs import QUANTIZERS, behind_pair, extract, save
 from edgec.isolate import call
 from edgec.reference import Reference
 from edgec.runtime.npz import write as write_npz
@@ -64,7 +64,14 @@ def cut(graph: Graph, engine: Engine, part: Part, artifact: Artifact, folder: Pa
 
 
 def cut_built(model: ir.Model, part: Part) -> ir.Model:
-    """A part of an emitted engine; the Q/DQ pair of an input comes along, as the engine has it."""
+    """A part of an emitted engine.
+
+    Where the part computes in INT8, the Q/DQ pair of an input comes along, as the engine has it; in
+    a float part that pair is the error of the part before.
+    """
+    plain = extract(model, part.inputs, part.outputs)
+    if not any(node.op_type in QUANTIZERS for node in plain.graph):
+        return plain
     before = {name: behind_pair(model, name) for name in part.inputs}
     piece = extract(model, list(before.values()), part.outputs)
     named = {value: name for name, value in before.items()}
