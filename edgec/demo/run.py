@@ -17,7 +17,7 @@ from edgec.runtime import bench, load, npz
 from edgec.types import Report
 
 DEPTHS = (1, 5, 10)
-ROUNDS = 9
+ROUNDS = 15
 CALLS = 10
 
 
