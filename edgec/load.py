@@ -115,6 +115,7 @@ def _check_embedded(path: Path, model: ir.Model) -> None:
         try:
             if isinstance(tensor, ir.TensorProtoTensor):
                 tensor.numpy()
+        # onnx_ir raises NotImplementedError for a data type that it does not know
         except (ValueError, TypeError, NotImplementedError, MemoryError) as error:
             raise InputError(
                 f"{path}: weight {name!r} is damaged: {_first_line(error)}",

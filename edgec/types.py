@@ -1,4 +1,4 @@
-"""The nouns that the stages exchange. All frozen; every state has a name.
+"""The nouns that the stages exchange. All frozen; every state has a name; all in this one file.
 
 Shapes are tuples of int (fixed) or str (a symbolic dimension). Values are known by their canonical
 id, which is the name that the value has in the canonical graph (see `canonicalise`).

@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"error: {lacking}", lacking.exit_code)
     except BrokenPipeError:
         sys.exit(141)
-    except Exception:
+    except Exception:  # the outermost frame: whatever comes here is our defect, and says so
         traceback.print_exc()
         _fail(
             f"error: this is a defect of edgec {__version__}; please report it with the lines "

@@ -103,6 +103,7 @@ class Bundle:
         try:
             with self._container.open(manifests.NAME) as stream:
                 return manifests.parse(stream.read(size + 1))
+        # zipfile raises NotImplementedError for a compression or a version that it does not know
         except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
             refuse("manifest.json cannot be read: {}".format(error), BROKEN)
 
@@ -125,6 +126,7 @@ class Bundle:
             with self._container.open(name) as stream:
                 for block in iter(lambda: stream.read(_CHUNK), b""):
                     digest.update(block)
+        # zipfile raises NotImplementedError for a compression or a version that it does not know
         except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
             refuse("{} cannot be read: {}".format(name, error), BROKEN)
         if digest.hexdigest() != entry["sha256"]:

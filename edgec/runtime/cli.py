@@ -32,7 +32,7 @@ def main(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except Exception:
+    except Exception:  # the outermost frame: whatever comes here is our defect, and says so
         traceback.print_exc()
         print("error: this is a defect of edgec; please report it", file=sys.stderr)
         return InternalError.exit_code

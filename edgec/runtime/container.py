@@ -53,6 +53,7 @@ class Archive:
         _check_ends(path)
         try:
             self._zip = zipfile.ZipFile(str(path))
+        # zipfile raises NotImplementedError for a compression or a version that it does not know
         except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             refuse("{}: the zip file is truncated or damaged: {}".format(path, error), BROKEN)
         try:

@@ -43,6 +43,8 @@ def read(source: Union[bytes, Path], label: str) -> Dict[str, Any]:
                 if name in found:
                     raise InputError("{}: {!r} stands there twice".format(label, name), hint=_HINT)
                 found[name] = _array(archive.read(member), label + ": " + name)
+    # zipfile raises NotImplementedError for a compression that it does not know, and
+    # RuntimeError for an encrypted member
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         message = "{} is no readable .npz file: {}".format(label, error)
         raise InputError(message, hint="It may be truncated. " + _HINT) from error
