@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
 from edgec.graphs import QUANTIZERS, WEIGHTED, attribute, constant, elements, is_constant, weight
+from edgec.route import Routes, allowed, likely
 from edgec.types import (
     Decision,
     Graph,
@@ -24,6 +25,7 @@ from edgec.types import (
     Plan,
     Policy,
     Revision,
+    Runtime,
     Scheme,
     Target,
 )
@@ -38,24 +40,43 @@ INTEGER_OPS = QUANTIZERS | {
     "ConvInteger",
     "MatMulNBits",
 }
+FLOAT_SCHEMES = {Scheme.FLOAT32, Scheme.BFLOAT16, Scheme.FLOAT16}
+SMOOTHED = {"MatMul", "Gemm"}  # ops whose input's channels can be scaled
 BETWEEN = {"Mul", "Sub", "Reshape", "Transpose"}  # what may scale a weight after its Cast
 
 
 def assign(
-    graph: Graph, parts: Sequence[Part], policy: Policy, target: Target, *, data: bool
+    graph: Graph,
+    parts: Sequence[Part],
+    policy: Policy,
+    target: Target,
+    *,
+    data: bool,
+    routes: Routes | None = None,
 ) -> Plan:
-    """The first plan. `data`: whether there are samples to calibrate on."""
-    ladders, methods = {}, {}
+    """The first plan. `data`: whether there are samples to calibrate on.
+
+    `routes`: the runtime of each part; None leaves it to the table.
+    """
     nodes = {str(node.name): node for node in graph.model.graph}
+    routes = routes or likely(parts, graph, policy, target, data=data)
+    ladders, spares = {}, {}
     for part in parts:
-        ladders[part.name] = _ladder(part, [nodes[n] for n in part.nodes], policy, target, data)
-        methods[part.name] = _method(part, policy)
+        own = [nodes[name] for name in part.nodes]
+        steps = {
+            runtime.name: ladder(part, own, policy, runtime, data)
+            for runtime in allowed(part, graph, policy, target)
+        }
+        ladders[part.name] = steps.pop(routes[part.name])
+        spares[part.name] = steps
     plan = Plan(
         parts=tuple(parts),
         decisions={},
-        schemes={name: ladder[0] for name, ladder in ladders.items()},
-        ladders={name: ladder[1:] for name, ladder in ladders.items()},
-        methods=methods,
+        runtimes=routes,
+        schemes={name: steps[0] for name, steps in ladders.items()},
+        ladders={name: steps[1:] for name, steps in ladders.items()},
+        spares=spares,
+        methods={part.name: _method(part, policy) for part in parts},
         joining=policy.joining,
     )
     return decide(graph, plan, policy, target, data=data)
@@ -64,73 +85,84 @@ def assign(
 def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bool) -> Plan:
     """The same plan with the decisions that its schemes and pinned nodes lead to."""
     part_of = {node: part for part in plan.parts for node in part.nodes}
-    reverted = {one.part: one for one in plan.revisions if not one.nodes}
+    reverted = {one.part: one for one in plan.revisions if not one.nodes and not one.runtime}
     decisions: dict[str, Decision] = {}
     for node in graph.model.graph:
         name = str(node.name)
         part = part_of.get(name)
+        runtime = target.runtimes[0] if part is None else target.runtime(plan.runtimes[part.name])
         if part is None:
             verdict = (Scheme.FLOAT32, "depends on constants and shapes alone", "the graph")
         elif name in plan.pinned:
-            verdict = (Scheme.FLOAT32, plan.pinned[name], "revision")
+            verdict = (runtime.precision, plan.pinned[name], "revision")
         else:
             revision = reverted.get(part.name)
             verdict = (
-                _verdict(node, part, plan.schemes[part.name], policy, target, data)
+                _verdict(node, part, plan.schemes[part.name], policy, runtime, data)
                 if revision is None
-                else _revised(node, part, revision, policy, target, data)
+                else _revised(node, part, revision, policy, runtime, data)
             )
-            if verdict[0] is Scheme.INT8_STATIC and not _joins_int8(node, decisions, target):
+            if verdict[0] is Scheme.INT8_STATIC and not _joins_int8(node, decisions, runtime):
                 why = "its inputs are float: INT8 would only add conversions"
-                verdict = (Scheme.FLOAT32, why, "Q/DQ placement")
+                verdict = (runtime.precision, why, "Q/DQ placement")
         scheme, reason, evidence = verdict
         decisions[name] = Decision(
             node=name,
             op_type=node.op_type,
             part=SHARED if part is None else part.name,
             scheme=scheme,
-            backend=target.stack.backend,
-            device=target.stack.device,
+            backend=runtime.backend,
+            device=runtime.device,
             reason=reason,
             evidence=evidence,
+            smooth=part is not None
+            and runtime.ladders[part.kind].smooth
+            and node.op_type in SMOOTHED
+            and scheme in (Scheme.INT8_STATIC, Scheme.INT8_DYNAMIC),
         )
     schemes = {
-        part.name: _effective(part, plan.schemes[part.name], decisions) for part in plan.parts
+        part.name: _effective(
+            part, plan.schemes[part.name], target.runtime(plan.runtimes[part.name]), decisions
+        )
+        for part in plan.parts
     }
     return replace(plan, decisions=decisions, schemes=schemes)
 
 
-def _effective(part: Part, scheme: Scheme, decisions: Mapping[str, Decision]) -> Scheme:
+def _effective(
+    part: Part, scheme: Scheme, runtime: Runtime, decisions: Mapping[str, Decision]
+) -> Scheme:
     """A part of which no node can have its scheme is what its nodes are: float."""
-    used = any(decisions[node].scheme is not Scheme.FLOAT32 for node in part.nodes)
-    return scheme if used else Scheme.FLOAT32
+    used = any(decisions[node].scheme not in FLOAT_SCHEMES for node in part.nodes)
+    return scheme if used or scheme in FLOAT_SCHEMES else runtime.precision
 
 
-def _ladder(
-    part: Part, nodes: Sequence[ir.Node], policy: Policy, target: Target, data: bool
+def ladder(
+    part: Part, nodes: Sequence[ir.Node], policy: Policy, runtime: Runtime, data: bool
 ) -> tuple[Scheme, ...]:
+    """The schemes of a part on a runtime, from the fastest to the safest."""
     if any(_is_quantized(node) for node in nodes):
         return (Scheme.KEPT,)
-    row = target.ladders[part.kind]
-    ladder = row.with_data if data else row.without_data
-    wanted = _match(policy.parts, part.name)
+    row = runtime.ladders[part.kind]
+    steps = row.with_data if data else row.without_data
+    wanted = match(policy.parts, part.name)
     if wanted is None or wanted.scheme is None:
-        return ladder
+        return steps
     if wanted.scheme is Scheme.INT8_STATIC and not data:
         raise UnsupportedError(
             f"policy {policy.source}: part {part.name} is to be int8_static, which needs data",
             hint="give --data FOLDER with representative samples, or choose int8_dynamic",
         )
-    rest = ladder[ladder.index(wanted.scheme) + 1 :] if wanted.scheme in ladder else ladder[-1:]
+    rest = steps[steps.index(wanted.scheme) + 1 :] if wanted.scheme in steps else steps[-1:]
     return (wanted.scheme, *(scheme for scheme in rest if scheme is not wanted.scheme))
 
 
 def _method(part: Part, policy: Policy) -> Method:
-    wanted = _match(policy.parts, part.name)
+    wanted = match(policy.parts, part.name)
     return Method.MINMAX if wanted is None or wanted.method is None else wanted.method
 
 
-def _match(overrides: Sequence[Override], name: str) -> Override | None:
+def match(overrides: Sequence[Override], name: str) -> Override | None:
     """The first exact match, else the first glob that fits."""
     exact = (override for override in overrides if override.pattern == name)
     globs = (override for override in overrides if fnmatchcase(name, override.pattern))
@@ -138,7 +170,7 @@ def _match(overrides: Sequence[Override], name: str) -> Override | None:
 
 
 def _revised(
-    node: ir.Node, part: Part, revision: Revision, policy: Policy, target: Target, data: bool
+    node: ir.Node, part: Part, revision: Revision, policy: Policy, runtime: Runtime, data: bool
 ) -> tuple[Scheme, str, str]:
     """For a node of a part that a check reverted: of the policy, only wishes for float count."""
     safe = Policy(
@@ -146,18 +178,18 @@ def _revised(
         nodes=tuple(one for one in policy.nodes if one.scheme is Scheme.FLOAT32),
         source=policy.source,
     )
-    scheme, reason, evidence = _verdict(node, part, revision.after, safe, target, data)
+    scheme, reason, evidence = _verdict(node, part, revision.after, safe, runtime, data)
     if scheme is revision.after and not evidence.startswith(policy.source + ","):
         return scheme, f"reverted from {revision.before}: {revision.reason}", "revision"
     return scheme, reason, evidence
 
 
 def _verdict(
-    node: ir.Node, part: Part, scheme: Scheme, policy: Policy, target: Target, data: bool
+    node: ir.Node, part: Part, scheme: Scheme, policy: Policy, runtime: Runtime, data: bool
 ) -> tuple[Scheme, str, str]:
     """Scheme, reason and evidence for one node of a part that has `scheme`."""
-    ladder = target.ladders[part.kind]
-    reason, evidence = ladder.reason, f"{target.name}, ladders.{part.kind} ({ladder.confidence})"
+    row = runtime.ladders[part.kind]
+    reason, evidence = row.reason, f"{runtime.name}, ladders.{part.kind} ({row.confidence})"
     if scheme is Scheme.KEPT:
         return scheme, "already quantized in the source model: kept as it is", "the graph"
     for overrides, key, table in (
@@ -165,26 +197,26 @@ def _verdict(
         (policy.ops, node.op_type, "ops"),
         (policy.parts, part.name, "parts"),
     ):
-        found = _match(overrides, key)
+        found = match(overrides, key)
         if found is None or found.scheme is None:
             continue
         if table != "parts":
             scheme = found.scheme
         reason, evidence = "the policy asks for it", f"{policy.source}, {table}.{found.pattern}"
         break
-    if scheme is Scheme.FLOAT32:
+    if scheme in FLOAT_SCHEMES:
         return scheme, reason, evidence
-    rule = target.ops.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    rule = runtime.ops.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if rule is None:
-        return Scheme.FLOAT32, f"{node.op_type} has no INT8 form on {target.name}", "ops table"
-    refusal = _refusal(node, rule, scheme, ladder.int8_ops, data)
+        return runtime.precision, f"{node.op_type} has no INT8 form on {runtime.name}", "ops table"
+    refusal = _refusal(node, rule, scheme, row.int8_ops, data)
     if refusal is None:
         return scheme, reason, evidence
     if node.op_type == "Gather" and Scheme.INT8_WEIGHT_ONLY in rule.schemes:
         refusal = _no_table(node)
         if refusal is None:
-            return Scheme.INT8_WEIGHT_ONLY, rule.note, f"{target.name}, ops.Gather"
-    return Scheme.FLOAT32, refusal, f"{target.name}, ops.{node.op_type}: {rule.note}"
+            return Scheme.INT8_WEIGHT_ONLY, rule.note, f"{runtime.name}, ops.Gather"
+    return runtime.precision, refusal, f"{runtime.name}, ops.{node.op_type}: {rule.note}"
 
 
 def _refusal(
@@ -263,17 +295,17 @@ def _no_table(node: ir.Node) -> str | None:
     return None
 
 
-def _joins_int8(node: ir.Node, decisions: Mapping[str, Decision], target: Target) -> bool:
+def _joins_int8(node: ir.Node, decisions: Mapping[str, Decision], runtime: Runtime) -> bool:
     """Whether a static node has weights, or only gets what INT8 nodes before it made."""
     if node.op_type in WEIGHTED:
         return True
-    rule = target.ops[node.op_type]
+    rule = runtime.ops[node.op_type]
     data = node.inputs[:1] if rule.follows else node.inputs
     producers = [v.producer() for v in data if v is not None and not is_constant(v)]
     if not producers or not all(_static(producer, decisions) for producer in producers):
         return False
     if node.op_type in ("Relu", "Clip"):
-        return absorbable(node, target)
+        return absorbable(node, runtime)
     return not any(
         is_constant(v) and (array := constant(v)) is not None and array.dtype.kind != "f"
         for v in data
@@ -287,7 +319,7 @@ def _static(node: ir.Node | None, decisions: Mapping[str, Decision]) -> bool:
     return found is not None and found.scheme is Scheme.INT8_STATIC
 
 
-def absorbable(node: ir.Node, target: Target) -> bool:
+def absorbable(node: ir.Node, runtime: Runtime) -> bool:
     """Whether the clamp of a grid can stand for this Relu or Clip, whose input has no other use.
 
     The grid's range is that of the node's own output and includes zero. Behind an op that follows
@@ -297,9 +329,9 @@ def absorbable(node: ir.Node, target: Target) -> bool:
     if value is None or len(list(value.uses())) != 1 or value.is_graph_output():
         return False
     producer = value.producer()
-    if producer is None or producer.op_type not in target.ops:
+    if producer is None or producer.op_type not in runtime.ops:
         return False
-    if target.ops[producer.op_type].follows:
+    if runtime.ops[producer.op_type].follows:
         return False
     if node.op_type == "Relu":
         return True

@@ -11,9 +11,13 @@ from pathlib import Path
 from types import ModuleType
 
 from edgec import samples as data
-from edgec.assign import assign, decide
+from edgec.assign import assign
+from edgec.backends import missing
+from edgec.binding import bind, near
+from edgec.bucket_proof import prove
+from edgec.buckets import Proposal, find, parse_wish
 from edgec.canonicalise import canonicalise
-from edgec.errors import EmitError, InputError, InternalError, UnsupportedError
+from edgec.errors import InputError, ToolchainError, UnsupportedError
 from edgec.load import load
 from edgec.manifest import manifest
 from edgec.pack import npz_bytes, write_bundle
@@ -21,12 +25,10 @@ from edgec.partition import partition
 from edgec.policy import check_policy, load_policy
 from edgec.recipe import DEFAULT, load_recipe
 from edgec.report import write_report
-from edgec.revise import retreat, revise, worst
+from edgec.settle import Settled, choose, contenders, is_slower, plainest, race, settle
 from edgec.target import HOST, load_target
 from edgec.trial import Prepared, Trial, Trials
-from edgec.types import Limits, Plan, Range, Report, Scheme
-
-MAX_REVISIONS = 16
+from edgec.types import Limits, Range, Report, Target
 
 
 def _silent(_: str) -> None:
@@ -37,8 +39,9 @@ def _silent(_: str) -> None:
 class Job:
     """One build, as the command line asks for it. `threads` 0: all cores of this machine.
 
-    `shapes`: bounds per dimension of named inputs. `limits`: instead of the policy's.
-    `say` hears of each stage.
+    `shapes`: bounds per dimension of named inputs. `limits`: instead of the policy's. `buckets`:
+    see `edgec.buckets.parse_wish`. `form`: onnx or ort, for engines of ONNX Runtime. `say` hears
+    of each stage.
     """
 
     model: Path
@@ -50,10 +53,12 @@ class Job:
     backend: str | None = None
     output: Path | None = None
     shapes: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)
+    form: str = "onnx"
     force: bool = False
     measure: bool = True
     threads: int = 0
     limits: Limits | None = None
+    buckets: str = "auto"
     say: Callable[[str], None] = _silent
 
 
@@ -67,52 +72,60 @@ def build(job: Job) -> Report:
     with tempfile.TemporaryDirectory(prefix="edgec-build-") as temporary:
         folder = Path(temporary)
         prepared = prepare(job)
-        graph, plan, target = prepared.graph, prepared.plan, prepared.target
+        graph, target = prepared.graph, prepared.target
         threads = job.threads or os.cpu_count() or 1
         samples = _samples(job, prepared, folder)
         say(f"verifying on {samples.origin}")
+        wish = parse_wish(job.buckets)
+        proposal = find(prepared.graph, samples, prepared.inputs, wish)
+        proposal = prove(job.model, proposal, samples, prepared.inputs, threads)
+        say(proposal.reason)
         measure = job.measure and target.here
-        trials = Trials(job.model, prepared, samples, folder, threads, measure, say)
-        made = None
-        for _ in range(MAX_REVISIONS):
-            try:
-                made = trials.run(plan)
-                better = revise(plan, made.checks, made.artifacts, prepared.policy.limits)
-            except EmitError as error:
-                better = retreat(plan, [part.name for part in plan.parts], error.message)
-                if better == plan:
-                    raise
-            if better == plan:
-                break
-            for revision in better.revisions[len(plan.revisions) :]:
-                say(f"{revision.part}: {revision.before} -> {revision.after}: {revision.reason}")
-            plan = decide(graph, better, prepared.policy, target, data=job.data is not None)
+        trials = Trials(
+            job.model, prepared, samples, proposal.buckets, folder, threads, measure, say
+        )
+
+        def pack(one: Settled, path: Path, *, force: bool, as_folder: bool) -> list[str]:
+            page = manifest(prepared, one.plan, one.trial, samples, proposal, measured=measure)
+            files = {**_files(one.trial), **samples.recipe.files}
+            write_bundle(page, files, path, force=force, folder=as_folder)
+            return list(page["notes"])
+
+        def runnable(one: Settled) -> Path:
+            path = folder / f"{one.name}.bundle"
+            pack(one, path, force=False, as_folder=True)
+            return path
+
+        with_data = job.data is not None
+        if measure:
+            found, tried = contenders(prepared, trials, data=with_data, say=say)
+            say("timing whole models against FP32: " + ", ".join(one.name for one in found))
+            feeds = found[0].trial.end.inputs
+            raced = race(found, job.model, runnable, feeds, threads)
+            if is_slower(raced):
+                plain = plainest(prepared, data=with_data)
+                found = [settle("float", plain, prepared, trials, data=with_data, say=say)]
+                tried, raced = [*tried, *raced], race(found, job.model, runnable, feeds, threads)
+            chosen, tried = choose(found, raced), [*raced, *tried]
         else:
-            made = trials.run(plan)
-        if made is None:
-            raise InternalError("the loop of revisions ended without a trial")
-        _accept(plan, made, prepared.policy.limits)
+            plan = prepared.plan
+            chosen = settle("table", plan, prepared, trials, data=with_data, say=say)
+            tried = []
         say("packing")
-        page = manifest(prepared, plan, made, samples, measured=measure)
-        files: dict[str, Path | bytes] = {
-            "golden/inputs.npz": npz_bytes(made.end.inputs),
-            "golden/outputs.npz": npz_bytes(made.end.outputs),
-        }
-        for artifact in made.artifacts:
-            for file in sorted(artifact.path.parent.glob(artifact.path.name + "*")):
-                files[f"engines/{file.name}"] = file
-        write_bundle(page, files, output, force=job.force, folder=output.suffix != ".edgec")
+        notes = pack(chosen, output, force=job.force, as_folder=output.suffix != ".edgec")
         report = Report(
             bundle=output,
             target=target.name,
-            stack=target.stack.name,
+            stack=target.stack,
             source_bytes=graph.bytes,
             bundle_bytes=_size(output),
-            plan=plan,
-            sizes=made.sizes,
-            artifacts=made.artifacts,
-            checks=made.checks,
-            notes=tuple(page["notes"]),
+            plan=chosen.plan,
+            sizes=chosen.trial.sizes,
+            artifacts=chosen.trial.artifacts,
+            checks=chosen.trial.checks,
+            contenders=tuple(tried),
+            chosen=chosen.name,
+            notes=tuple(notes),
         )
         write_report(report)
     return report
@@ -120,16 +133,11 @@ def build(job: Job) -> Report:
 
 def prepare(job: Job) -> Prepared:
     """Load, canonicalise, partition and assign: all that `plan` shows, without a backend."""
-    target = load_target(job.target, job.stack)
-    if job.backend is not None and job.backend != target.stack.backend:
-        raise UnsupportedError(
-            f"target {target.name} with stack {target.stack.name} runs on "
-            f"{target.stack.backend}, not on {job.backend}",
-            hint="leave --backend out, or choose a target whose table names that backend",
-        )
+    target, notes = _available(load_target(job.target, job.stack), job.backend)
     policy = load_policy(job.policy)
     if job.limits is not None:
         policy = replace(policy, limits=job.limits)
+    target = _tuned(target, {"hint": str(policy.hint), "format": job.form})
     job.say(f"loading {job.model.name}")
     graph = canonicalise(load(job.model), job.shapes)
     parts = partition(graph)
@@ -140,47 +148,65 @@ def prepare(job: Job) -> Prepared:
     methods = {p: m if p in stated else method for p, m in plan.methods.items()}
     job.say("parts: " + ", ".join(f"{part.name} ({part.kind})" for part in parts))
     return Prepared(
-        graph, parts, replace(plan, methods=methods), target, policy, data.inputs(graph)
+        graph, parts, replace(plan, methods=methods), target, policy, data.inputs(graph), notes
     )
 
 
+def propose(job: Job, prepared: Prepared) -> Proposal:
+    """For `plan`: shape buckets from the lengths of the data, not proven yet."""
+    with tempfile.TemporaryDirectory(prefix="edgec-plan-") as folder:
+        samples = data.Samples((), (), "", "no data")
+        if job.data is not None:
+            samples = _samples(job, prepared, Path(folder))
+        return find(prepared.graph, samples, prepared.inputs, parse_wish(job.buckets))
+
+
+def _available(target: Target, wanted: str | None) -> tuple[Target, tuple[str, ...]]:
+    """The target with the runtimes that are wanted and installed here, and what was left out."""
+    found = [one for one in target.runtimes if wanted in (None, one.name, one.backend)]
+    if not found:
+        names = ", ".join(one.name for one in target.runtimes)
+        raise UnsupportedError(
+            f"target {target.name} with stack {target.stack} runs on {names}, not on {wanted}",
+            hint="leave --backend out, or choose a stack or target whose table names that backend",
+        )
+    lacking = {one.name: missing(one.backend) for one in found if missing(one.backend)}
+    left = tuple(one for one in found if one.name not in lacking)
+    if not left:
+        name, remedy = next(iter(lacking.items()))
+        raise ToolchainError(f"{name} is not installed here", hint=remedy)
+    notes = tuple(f"{name} was not tried: {remedy} brings it" for name, remedy in lacking.items())
+    return replace(target, runtimes=left), notes
+
+
+def _tuned(target: Target, wishes: Mapping[str, str]) -> Target:
+    """The target with the wishes in the settings of every runtime that knows such a setting."""
+    tuned = []
+    for one in target.runtimes:
+        known = {key: value for key, value in wishes.items() if key in one.settings}
+        tuned.append(replace(one, settings={**one.settings, **known}))
+    return replace(target, runtimes=tuple(tuned))
+
+
+def _files(trial: Trial) -> dict[str, Path | bytes]:
+    files: dict[str, Path | bytes] = {
+        "golden/inputs.npz": npz_bytes(trial.end.inputs),
+        "golden/outputs.npz": npz_bytes(trial.end.outputs),
+    }
+    for artifact in trial.artifacts:
+        for file in (artifact.path, *artifact.data_files):
+            files[f"engines/{file.name}"] = file
+    return files
+
+
 def _samples(job: Job, prepared: Prepared, folder: Path) -> data.Samples:
+    chosen, inputs = load_recipe(job.recipe), prepared.inputs
+    recipe = bind(chosen, inputs, near(job.data, job.model))
     if job.data is not None:
-        most = load_recipe(job.recipe).files
-        return data.open_samples(job.data, prepared.inputs, most)
+        return data.open_samples(job.data, inputs, chosen.files, recipe, folder / "samples")
     made_up = folder / "synthetic"
     made_up.mkdir()
-    return data.synthetic(prepared.graph, made_up)
-
-
-def _accept(plan: Plan, made: Trial, limits: Limits) -> None:
-    """Refuse to ship what the backend did not build as planned, or what is still too far off."""
-    for artifact in made.artifacts:
-        extra = artifact.optimised.int8 - artifact.planned.int8
-        missing = artifact.optimised.float - artifact.planned.float
-        kept = [part for part in artifact.parts if plan.schemes[part] is Scheme.KEPT]
-        if artifact.misplaced or extra > 0 or (missing > 0 and not kept):
-            raise EmitError(
-                f"engine {artifact.engine}: planned {artifact.planned.int8} INT8 and "
-                f"{artifact.planned.float} float weighted ops, the backend runs "
-                f"{artifact.optimised.int8} and {artifact.optimised.float}",
-                hint="keep the parts in float by a policy, and report the model",
-                log="\n".join(artifact.misplaced),
-            )
-    for part, sqnr in worst(made.checks.parts).items():
-        if limits.part_sqnr_db is not None and sqnr < limits.part_sqnr_db:
-            raise EmitError(
-                f"part {part}: SQNR {sqnr:.1f} dB is below {limits.part_sqnr_db:g} dB, and no "
-                "safer scheme is left",
-                hint="the policy may force it; --max-error none ships it anyway",
-            )
-    for one in made.checks.outputs:
-        if limits.cosine is not None and one.cosine < limits.cosine:
-            raise EmitError(
-                f"output {one.value}: cosine {one.cosine:.4f} to the original is below "
-                f"{limits.cosine:g}, and no safer scheme is left",
-                hint="report the model: a rewrite may be wrong; --max-error none ships it anyway",
-            )
+    return data.synthetic(prepared.graph, made_up, recipe=recipe)
 
 
 def _output(job: Job) -> Path:

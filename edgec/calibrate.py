@@ -1,8 +1,8 @@
 """Stage 6: observe the canonical values that some grid needs, streaming, in constant memory.
 
-Minimum, maximum and mean per channel are reduced inside the graph, so that a sample costs little
-more than its inference and memory does not depend on their number. A percentile needs a second
-pass, which fills histograms over the known ranges.
+Extremes and means, of a whole value or per channel, are reduced inside the graph, so that a sample
+costs little more than its inference and memory does not depend on their number. A percentile needs
+a second pass, which fills histograms over the known ranges.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class What(StrEnum):
     LOW = "low"
     HIGH = "high"
     MEAN = "mean"
-    PEAK = "peak"
+    CHANNEL_LOW = "channel_low"
+    CHANNEL_HIGH = "channel_high"
 
 
 Seen = dict[tuple[str, What], np.ndarray]
@@ -72,7 +73,8 @@ def calibrate(
             high=float(seen.get((name, What.HIGH), -np.inf)),
             samples=len(files),
             channel_mean=seen.get((name, What.MEAN)),
-            channel_peak=seen.get((name, What.PEAK)),
+            channel_low=seen.get((name, What.CHANNEL_LOW)),
+            channel_high=seen.get((name, What.CHANNEL_HIGH)),
             histogram=counts.get(name),
         )
         for name in sorted({name for name, _ in wanted})
@@ -92,7 +94,8 @@ def _reduce(
     combine = {
         What.LOW: np.minimum,
         What.HIGH: np.maximum,
-        What.PEAK: np.maximum,
+        What.CHANNEL_LOW: np.minimum,
+        What.CHANNEL_HIGH: np.maximum,
         What.MEAN: np.add,
     }
     seen: Seen = {}
@@ -145,15 +148,15 @@ def _add_reductions(model: ir.Model, placement: Placement) -> list[tuple[str, Wh
             axes = [axis for axis in range(rank) if axis != 1]
             _reduction(model, "ReduceMean", values[name], _name(name, What.MEAN), axes)
             wanted.append((name, What.MEAN))
-    for name in sorted(placement.peaks):
+    for name in sorted(placement.extents):
         if rank := _rank(values[name]):
-            size = ir.node("Abs", [values[name]], name=f"{name}/edgec_abs")
-            size.outputs[0].name = size.name
-            size.outputs[0].type = values[name].type
-            model.graph.append(size)
             axes = list(range(rank - 1))
-            _reduction(model, "ReduceMax", size.outputs[0], _name(name, What.PEAK), axes)
-            wanted.append((name, What.PEAK))
+            for op_type, what in (
+                ("ReduceMin", What.CHANNEL_LOW),
+                ("ReduceMax", What.CHANNEL_HIGH),
+            ):
+                _reduction(model, op_type, values[name], _name(name, what), axes)
+                wanted.append((name, what))
     return wanted
 
 
@@ -168,7 +171,7 @@ def _reduction(
     inputs: list[ir.Value | None] = [value]
     if axes is not None and opset(model) >= AXES_AS_INPUT:
         inputs.append(add_initialiser(model, f"{name}/axes", np.array(axes, np.int64)))
-    elif axes is not None:
+    elif axes:
         attributes["axes"] = axes
     node = ir.node(op_type, inputs, attributes, name=name)
     node.outputs[0].name = name

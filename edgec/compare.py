@@ -57,11 +57,11 @@ class Running:
             self._hits, self._asked = _neighbours(self._rows)
         product = self._reference * self._built
         cosine = self._dot / math.sqrt(product) if product > 0 else float(self._error == 0)
+        broken = not math.isfinite(self._error)  # no number, or arrays of another shape
         if self._error == 0:
             sqnr = math.inf
         else:
-            sqnr = 10 * math.log10(max(self._reference, 1e-300) / self._error)
-        broken = math.isnan(self._error) or math.isinf(self._error)
+            sqnr = 10 * math.log10(max(self._reference, 1e-300) / (1.0 if broken else self._error))
         return Comparison(
             part=self._part,
             value=self._value,

@@ -67,11 +67,15 @@ def elements(value: ir.Value) -> int:
     return 0 if tensor is None else int(tensor.size)
 
 
-def weight_bytes(nodes: Iterable[ir.Node]) -> int:
-    """Bytes of the distinct constants that nodes read."""
+def weight_bytes(nodes: Iterable[ir.Node], *, half: bool = False) -> int:
+    """Bytes of the distinct constants that nodes read; `half`: float32 is stored in 16 bits."""
     seen = {value for node in nodes for value in reads(node) if is_constant(value)}
     tensors = (ir.convenience.get_const_tensor(value) for value in seen)
-    return sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
+    return sum(
+        int(tensor.nbytes) // (2 if half and tensor.dtype == ir.DataType.FLOAT else 1)
+        for tensor in tensors
+        if tensor is not None
+    )
 
 
 def macs(node: ir.Node) -> int:

@@ -1,33 +1,35 @@
-"""Stage 8: parts become engines. Parts of one backend and device share one unless told otherwise.
+"""Stage 8: parts become engines. Parts of one runtime share one unless told otherwise.
 
 Two ONNX Runtime sessions in one process can run at half the speed of one, so a cut needs a reason:
-another backend, another device, or the policy's `joining = "per-part"`.
+another backend or device, another precision of the float ops, or `joining = "per-part"`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import onnx_ir as ir
+from collections.abc import Mapping, Sequence
 
 from edgec.errors import UnsupportedError
-from edgec.graphs import extract
-from edgec.types import Engine, Graph, Joining, Part, Plan, Target
+from edgec.graphs import extract, reads
+from edgec.types import Engine, Graph, Joining, Part, Plan, Scheme, Target
 
 WHOLE = "main"
+PRECISIONS = (Scheme.BFLOAT16, Scheme.FLOAT16)  # what a whole engine computes with
+Home = tuple[str, Scheme]  # where a part belongs: a runtime, and a precision
 
 
 def join(graph: Graph, plan: Plan, target: Target) -> tuple[Engine, ...]:
     """The float engines, in an order in which each finds its inputs made."""
-    stack = target.stack
-    if plan.joining is Joining.TOGETHER or len(plan.parts) == 1:
+    homes = {part.name: _home(plan, part, target) for part in plan.parts}
+    if plan.joining is Joining.TOGETHER and len(set(homes.values())) == 1:
+        name, precision = next(iter(homes.values()))
         model = graph.model.clone()
         weights = set(model.graph.initializers)
         return (
             Engine(
                 name=WHOLE,
-                backend=stack.backend,
-                device=stack.device,
+                runtime=target.runtime(name),
+                precision=precision,
+                half=_half(plan, plan.parts, precision),
                 parts=tuple(part.name for part in plan.parts),
                 inputs=tuple(str(v.name) for v in model.graph.inputs if v.name not in weights),
                 outputs=tuple(str(v.name) for v in model.graph.outputs),
@@ -35,39 +37,87 @@ def join(graph: Graph, plan: Plan, target: Target) -> tuple[Engine, ...]:
                 model=model,
             ),
         )
-    return tuple(_engine(graph.model, part, target) for part in _ordered(plan.parts))
+    groups: list[list[Part]] = []
+    for part in _ordered(plan.parts, homes):
+        together = plan.joining is Joining.TOGETHER and groups
+        if together and homes[groups[-1][0].name] == homes[part.name]:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    given = [str(value.name) for value in graph.model.graph.outputs]
+    return tuple(
+        _engine(graph, plan, group, homes[group[0].name], given, target) for group in groups
+    )
 
 
-def _engine(model: ir.Model, part: Part, target: Target) -> Engine:
-    piece = extract(model, part.inputs, part.outputs)
+def _home(plan: Plan, part: Part, target: Target) -> Home:
+    """Float parts keep their scheme's precision; what INT8 leaves over has the runtime's."""
+    runtime = target.runtime(plan.runtimes[part.name])
+    scheme = plan.schemes[part.name]
+    if scheme in PRECISIONS:
+        return runtime.name, scheme
+    plain = scheme in (Scheme.FLOAT32, Scheme.KEPT) and runtime.precision is not Scheme.FLOAT16
+    return runtime.name, Scheme.FLOAT32 if plain else runtime.precision
+
+
+def _engine(
+    graph: Graph,
+    plan: Plan,
+    group: Sequence[Part],
+    home: Home,
+    given: Sequence[str],
+    target: Target,
+) -> Engine:
+    """Neighbours in one engine: what they make for others, or for the outside."""
+    inside = {value for part in group for value in part.outputs}
+    nodes = {name for part in group for name in part.nodes}
+    inputs = dict.fromkeys(v for part in group for v in part.inputs if v not in inside)
+    outputs = [value for part in group for value in part.outputs]
+    if len(group) > 1:
+        read = {
+            str(value.name)
+            for node in graph.model.graph
+            if str(node.name) not in nodes
+            for value in reads(node)
+        }
+        outputs = [value for value in outputs if value in read or value in given]
+    piece = extract(graph.model, list(inputs), outputs)
     weights = set(piece.graph.initializers)
     return Engine(
-        name=part.name,
-        backend=target.stack.backend,
-        device=target.stack.device,
-        parts=(part.name,),
+        name="-".join(part.name for part in group),
+        runtime=target.runtime(home[0]),
+        precision=home[1],
+        half=_half(plan, group, home[1]),
+        parts=tuple(part.name for part in group),
         inputs=tuple(str(v.name) for v in piece.graph.inputs if v.name not in weights),
-        outputs=part.outputs,
+        outputs=tuple(outputs),
         source=piece,
         model=piece,
     )
 
 
-def _ordered(parts: Sequence[Part]) -> list[Part]:
-    """Parts so that each comes after those that make its inputs."""
+def _half(plan: Plan, parts: Sequence[Part], precision: Scheme) -> bool:
+    """Whether 16 bits hold all weights: none belongs to a grid of INT8."""
+    return precision in PRECISIONS and all(plan.schemes[part.name] in PRECISIONS for part in parts)
+
+
+def _ordered(parts: Sequence[Part], homes: Mapping[str, Home]) -> list[Part]:
+    """Parts so that each comes after those that make its inputs, and beside those of its home."""
     maker = {value: part.name for part in parts for value in part.outputs}
     done: set[str] = {""}  # what no part makes is there from the start
     ordered: list[Part] = []
     waiting = list(parts)
     while waiting:
-        ready = next((p for p in waiting if all(maker.get(v, "") in done for v in p.inputs)), None)
-        if ready is None:
+        ready = [p for p in waiting if all(maker.get(v, "") in done for v in p.inputs)]
+        if not ready:
             names = ", ".join(part.name for part in waiting)
             raise UnsupportedError(
                 f"the parts {names} need each other's shapes: they cannot be engines of their own",
-                hint='leave joining = "together", the default',
+                hint='leave joining = "together", the default, and all parts on one runtime',
             )
-        waiting.remove(ready)
-        done.add(ready.name)
-        ordered.append(ready)
+        last = homes[ordered[-1].name] if ordered else None
+        chosen = next((part for part in ready if homes[part.name] == last), ready[0])
+        waiting.remove(chosen)
+        done.add(chosen.name)
+        ordered.append(chosen)
     return ordered

@@ -1,4 +1,4 @@
-"""Stage 9: what only this target needs: the newest opset and IR version that its stack accepts."""
+"""Stage 9: what only this target needs: the newest opset and IR version that its runtime takes."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from onnxscript import version_converter
 
 from edgec.errors import UnsupportedError
 from edgec.graphs import opset
-from edgec.types import Stack
+from edgec.types import Runtime
 
 OLDEST_IR = 8  # the first with what onnx_ir writes; an older one gains no reader
 
 
-def lower(model: ir.Model, stack: Stack) -> ir.Model:
+def lower(model: ir.Model, runtime: Runtime) -> ir.Model:
     """Cap the opset, and take the lowest IR version that it allows, in place.
 
     Raises UnsupportedError where the opset cannot sink.
     """
-    if opset(model) > stack.max_opset:
+    if opset(model) > runtime.max_opset:
         before = opset(model)
-        version_converter.convert_version(model, stack.max_opset, fallback=True)
-        if opset(model) > stack.max_opset:
+        version_converter.convert_version(model, runtime.max_opset, fallback=True)
+        if opset(model) > runtime.max_opset:
             raise UnsupportedError(
-                f"the model's opset {before} is newer than {stack.name} accepts "
-                f"({stack.max_opset}), and could not be lowered",
-                hint=f"export it with opset {stack.max_opset} or older",
+                f"the model's opset {before} is newer than {runtime.name} accepts "
+                f"({runtime.max_opset}), and could not be lowered",
+                hint=f"export it with opset {runtime.max_opset} or older",
             )
     needed = helper.find_min_ir_version_for(
         [helper.make_opsetid(domain, found) for domain, found in model.opset_imports.items()], True
     )
-    model.ir_version = min(max(needed, OLDEST_IR), stack.max_ir)
+    model.ir_version = min(max(needed, OLDEST_IR), runtime.max_ir)
     return model

@@ -10,9 +10,12 @@ from typing import Any
 import onnx_ir as ir
 
 import edgec
+from edgec.binding import NAME as RECIPE
+from edgec.buckets import Proposal
+from edgec.runtime.buckets import as_json
 from edgec.samples import Samples
 from edgec.trial import Prepared, Trial
-from edgec.types import Comparison, Decision, Part, Plan, Scheme
+from edgec.types import Comparison, Decision, Ladder, Part, Plan, Scheme, Target
 
 SCHEMA = 1
 TOLERANCE = 0.02  # of the largest golden output, for the self-test on the device
@@ -20,7 +23,13 @@ TOOLCHAIN = ("numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 
 
 def manifest(
-    prepared: Prepared, plan: Plan, trial: Trial, samples: Samples, *, measured: bool
+    prepared: Prepared,
+    plan: Plan,
+    trial: Trial,
+    samples: Samples,
+    proposal: Proposal,
+    *,
+    measured: bool,
 ) -> dict[str, Any]:
     """The manifest as JSON values; `files` is left to the writer."""
     graph, target = prepared.graph, prepared.target
@@ -29,11 +38,15 @@ def manifest(
     return {
         "schema": SCHEMA,
         "tool": {"name": "edgec", "version": edgec.__version__},
-        "toolchain": {name: found for name in TOOLCHAIN if (found := _version(name))},
+        "toolchain": {
+            name: found
+            for name in (*TOOLCHAIN, *sorted({a.backend for a in trial.artifacts}))
+            if (found := _version(name))
+        },
         "source": {"name": graph.source, "sha256": graph.sha256, "bytes": graph.bytes},
         "target": {
             "name": target.name,
-            "stack": target.stack.name,
+            "stack": target.stack,
             "arch": target.arch,
             "summary": target.summary,
             "verified": target.verified,
@@ -42,16 +55,14 @@ def manifest(
             _value(v) | _range(prepared, str(v.name)) for v in model.inputs if v.name not in weights
         ],
         "outputs": [_value(value) for value in model.outputs],
+        **({} if proposal.buckets is None else {"buckets": as_json(proposal.buckets)}),
         "engines": [
             {
                 "name": a.engine,
                 "backend": a.backend,
                 "device": a.device,
                 "artifact": f"engines/{a.path.name}",
-                "data_files": [
-                    f"engines/{file.name}"
-                    for file in sorted(a.path.parent.glob(a.path.name + ".*"))
-                ],
+                "data_files": [f"engines/{file.name}" for file in a.data_files],
                 "inputs": list(a.inputs),
                 "outputs": list(a.outputs),
                 "parts": list(a.parts),
@@ -71,6 +82,7 @@ def manifest(
                 "after": str(r.after),
                 "reason": r.reason,
                 "nodes": list(r.nodes),
+                **({"runtime": r.runtime} if r.runtime else {}),
             }
             for r in plan.revisions
         ],
@@ -80,6 +92,7 @@ def manifest(
             "fingerprint": samples.fingerprint,
             "methods": {part: str(method) for part, method in plan.methods.items()},
         },
+        **({"recipe": RECIPE} if RECIPE in samples.recipe.files else {}),
         "golden": {
             "inputs": "golden/inputs.npz",
             "outputs": "golden/outputs.npz",
@@ -90,6 +103,7 @@ def manifest(
         "limits": vars(prepared.policy.limits),
         "notes": [
             *notes(prepared, plan, samples, measured=measured),
+            *([proposal.reason] if proposal.notable else []),
             *(note for artifact in trial.artifacts for note in artifact.notes),
         ],
     }
@@ -120,7 +134,7 @@ def group(decisions: Sequence[Decision] | Any) -> list[dict[str, Any]]:
 
 def notes(prepared: Prepared, plan: Plan, samples: Samples, *, measured: bool) -> tuple[str, ...]:
     """What a user should know about this build, beyond the figures."""
-    found = []
+    found = list(prepared.notes)
     target = prepared.target
     if not samples.calibration:
         found.append(
@@ -129,7 +143,7 @@ def notes(prepared: Prepared, plan: Plan, samples: Samples, *, measured: bool) -
         gains = [
             part.name
             for part in plan.parts
-            if Scheme.INT8_STATIC in target.ladders[part.kind].with_data
+            if Scheme.INT8_STATIC in _row(plan, part, target).with_data
             and plan.schemes[part.name] is not Scheme.KEPT
         ]
         if gains:
@@ -151,6 +165,10 @@ def notes(prepared: Prepared, plan: Plan, samples: Samples, *, measured: bool) -
         if any(wish.scheme is not None for wish in wishes):
             found.append(f"the policy's schemes do not reach {', '.join(kept)}")
     return tuple(found)
+
+
+def _row(plan: Plan, part: Part, target: Target) -> Ladder:
+    return target.runtime(plan.runtimes[part.name]).ladders[part.kind]
 
 
 def _value(value: ir.Value) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Writes bundles: the files, a copy of the runtime, and the manifest that lists them all.
 
-The same inputs give the same bytes: sorted names, fixed times and permissions, nothing compressed.
+The same inputs give the same bytes: sorted names, fixed times and permissions. Weights are stored,
+so that they can be read in place; what is small and compresses well is deflated.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from typing import IO, Any
 
 from edgec.errors import InputError, InternalError
 from edgec.runtime import manifest as manifests
+from edgec.runtime.container import DEFLATED_MEMBER
 from edgec.runtime.npz import MODE, STAMP
 from edgec.runtime.npz import dump as npz_bytes
 
@@ -26,8 +28,8 @@ sys.dont_write_bytecode = True
 from edgec.runtime.cli import main
 sys.exit(main(bundle=os.path.dirname(__file__) or "."))
 """
-_ALIGNMENT = 64
 _CHUNK = 1 << 20
+_DEFLATED = (".py", ".json", ".xml", ".npz", ".config")
 
 
 def write_bundle(
@@ -137,6 +139,8 @@ def _add(archive: zipfile.ZipFile, stream: IO[bytes], name: str, content: Path |
     member = zipfile.ZipInfo(name, STAMP)
     member.external_attr, member.create_system = MODE, 3
     member.file_size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    if name.endswith(_DEFLATED) and member.file_size <= DEFLATED_MEMBER // 4:
+        member.compress_type = zipfile.ZIP_DEFLATED
     with archive.open(member, "w") as target:
         if isinstance(content, bytes):
             target.write(content)

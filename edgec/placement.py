@@ -14,21 +14,21 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from edgec.graphs import RECURRENT, WEIGHTED, is_constant, weight
-from edgec.types import Decision, Placement, Scheme, Target
+from edgec.types import Decision, Placement, Runtime, Scheme
 
 CORRECTED = frozenset({"Conv", "Gemm"})  # ops whose bias can take a correction
 
 
-def place(model: ir.Model, decisions: Mapping[str, Decision], target: Target) -> Placement:
-    """The placement for all nodes of `model` that have a decision."""
-    static = {n for n in model.graph if _scheme(n, decisions) is Scheme.INT8_STATIC}
+def place(model: ir.Model, decisions: Mapping[str, Decision], runtime: Runtime) -> Placement:
+    """The placement for all nodes of `model` that are decided for `runtime`."""
+    static = {n for n in model.graph if _scheme(n, decisions, runtime) is Scheme.INT8_STATIC}
     absorbed = {n for n in static if n.op_type in ("Relu", "Clip")}
     follows: dict[str, str] = {}
     values: set[str] = set()
     for node in model.graph:
         if node not in static or node in absorbed:
             continue
-        rule = target.ops[node.op_type]
+        rule = runtime.ops[node.op_type]
         output = _after_activation(node.outputs[0], absorbed)
         if rule.follows:
             follows[str(output.name)] = str(node.inputs[0].name)  # type: ignore[union-attr]
@@ -47,14 +47,37 @@ def place(model: ir.Model, decisions: Mapping[str, Decision], target: Target) ->
             for node in model.graph
             if node.op_type in CORRECTED
             and weight(node) is not None
-            and _scheme(node, decisions) in (Scheme.INT8_STATIC, Scheme.INT8_WEIGHT_ONLY)
+            and _scheme(node, decisions, runtime) in (Scheme.INT8_STATIC, Scheme.INT8_WEIGHT_ONLY)
         ),
-        peaks=frozenset(
-            str(node.inputs[0].name)  # type: ignore[union-attr]
-            for node in model.graph
-            if _scheme(node, decisions) is Scheme.INT8_DYNAMIC
-        ),
+        extents=_smoothed(model, decisions, runtime, static, frozenset(values)),
     )
+
+
+def _smoothed(
+    model: ir.Model,
+    decisions: Mapping[str, Decision],
+    runtime: Runtime,
+    static: set[ir.Node],
+    values: frozenset[str],
+) -> frozenset[str]:
+    """Inputs of matrix products that are smoothed.
+
+    For static INT8: a float op makes them, and all their INT8 readers are smoothed.
+    """
+    found = set()
+    for node in model.graph:
+        decision = decisions.get(str(node.name))
+        x = node.inputs[0] if node.inputs else None
+        if decision is None or not decision.smooth or x is None or weight(node) is None:
+            continue
+        scheme = _scheme(node, decisions, runtime)
+        if scheme is Scheme.INT8_DYNAMIC and not runtime.compressed_dynamic:
+            found.add(str(x.name))
+        if scheme is Scheme.INT8_STATIC and str(x.name) in values and x.producer() not in static:
+            readers = (decisions[str(use.node.name)] for use in x.uses() if use.node in static)
+            if all(reader.smooth for reader in readers):
+                found.add(str(x.name))
+    return frozenset(found)
 
 
 def activations(node: ir.Node) -> list[ir.Value]:
@@ -70,6 +93,8 @@ def _after_activation(value: ir.Value, absorbed: set[ir.Node]) -> ir.Value:
     return value
 
 
-def _scheme(node: ir.Node, decisions: Mapping[str, Decision]) -> Scheme | None:
+def _scheme(node: ir.Node, decisions: Mapping[str, Decision], runtime: Runtime) -> Scheme | None:
     found = decisions.get(str(node.name))
-    return None if found is None else found.scheme
+    if found is None or (found.backend, found.device) != (runtime.backend, runtime.device):
+        return None
+    return found.scheme

@@ -3,6 +3,7 @@
 [parts.vision]            # a part, by name or glob
 scheme = "int8_static"
 method = "percentile"
+runtime = "openvino"      # one of the target's
 [ops.Softmax]             # an op type
 scheme = "float32"
 [nodes."*/layer.0/*"]     # nodes, by name or glob
@@ -12,6 +13,7 @@ part_sqnr_db = 12.0       # false switches a limit off
 cosine = 0.97
 [engines]
 joining = "together"      # or "per-part"
+hint = "latency"          # or "throughput", for backends that know the difference
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from edgec.errors import InputError
-from edgec.types import Joining, Limits, Method, Override, Part, Policy, Scheme
+from edgec.types import Hint, Joining, Limits, Method, Override, Part, Policy, Scheme
 
 CHOICES = (
     Scheme.FLOAT32,
+    Scheme.BFLOAT16,
+    Scheme.FLOAT16,
     Scheme.INT8_STATIC,
     Scheme.INT8_DYNAMIC,
     Scheme.INT8_WEIGHT_ONLY,
@@ -49,7 +53,8 @@ def load_policy(path: Path | None) -> Policy:
         ops=_overrides(path, table, "ops"),
         nodes=_overrides(path, table, "nodes"),
         limits=_limits(path, table.get("limits", {})),
-        joining=_joining(path, table.get("engines", {})),
+        joining=Joining(_engine(path, table, "joining", list(Joining))),
+        hint=Hint(_engine(path, table, "hint", list(Hint))),
         source=path.name,
     )
 
@@ -77,20 +82,24 @@ def _overrides(path: Path, table: Mapping[str, Any], name: str) -> tuple[Overrid
 
 
 def _override(path: Path, where: str, pattern: str, row: Any) -> Override:
-    if not isinstance(row, dict) or not row or not set(row) <= {"scheme", "method"}:
-        raise _wrong(path, where, "the keys are scheme and method")
+    keys = ("scheme", "method", "runtime")
+    if not isinstance(row, dict) or not row or not set(row) <= set(keys):
+        raise _wrong(path, where, "the keys are scheme, method, runtime")
     schemes, methods = list(map(str, CHOICES)), list(map(str, Method))
-    scheme, method = row.get("scheme"), row.get("method")
+    scheme, method, runtime = (row.get(key) for key in keys)
     if scheme is not None and scheme not in schemes:
         raise _wrong(path, f"{where}.scheme", f"choose one of {', '.join(schemes)}")
     if method is not None and method not in methods:
         raise _wrong(path, f"{where}.method", f"choose one of {', '.join(methods)}")
     if method is not None and not where.startswith("parts."):
         raise _wrong(path, f"{where}.method", "a method is chosen per part")
+    if runtime is not None and not (isinstance(runtime, str) and where.startswith("parts.")):
+        raise _wrong(path, f"{where}.runtime", "a runtime is chosen per part, by its name")
     return Override(
         pattern=pattern,
         scheme=None if scheme is None else Scheme(scheme),
         method=None if method is None else Method(method),
+        runtime=runtime,
     )
 
 
@@ -109,13 +118,15 @@ def _limits(path: Path, row: Any) -> Limits:
     return Limits(**values)
 
 
-def _joining(path: Path, row: Any) -> Joining:
-    choices = list(map(str, Joining))
-    if not isinstance(row, dict) or not set(row) <= {"joining"}:
-        raise _wrong(path, "engines", "the key is joining")
-    if row.get("joining", Joining.TOGETHER) not in choices:
-        raise _wrong(path, "engines.joining", f"choose one of {', '.join(choices)}")
-    return Joining(row.get("joining", Joining.TOGETHER))
+def _engine(path: Path, table: Mapping[str, Any], key: str, choices: Sequence[str]) -> str:
+    """A key of the table `engines`; the first choice is the default."""
+    row = table.get("engines", {})
+    if not isinstance(row, dict) or not set(row) <= {"joining", "hint"}:
+        raise _wrong(path, "engines", "the keys are joining and hint")
+    value = row.get(key, choices[0])
+    if value not in choices:
+        raise _wrong(path, f"engines.{key}", f"choose one of {', '.join(choices)}")
+    return str(value)
 
 
 def _wrong(path: Path, where: str, hint: str) -> InputError:

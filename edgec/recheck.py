@@ -5,32 +5,37 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx_ir as ir
-
 from edgec import metrics
 from edgec import samples as data
+from edgec.binding import stored
+from edgec.buckets import trim
 from edgec.canonicalise import canonicalise
 from edgec.errors import GoalMissed, InputError
 from edgec.isolate import call
 from edgec.load import load
+from edgec.metrics.labels import NO_LABELS, Sheet
+from edgec.metrics.labels import read as read_labels
+from edgec.metrics.outputs import count
 from edgec.partition import partition
 from edgec.reference import Reference
 from edgec.revise import worst
 from edgec.runtime import Bundle
 from edgec.runtime import load as open_bundle
-from edgec.types import Artifact, Comparison, Counts, Engine, Graph, Limits, Part, Range
+from edgec.runtime.buckets import Buckets, mute, parse
+from edgec.types import Artifact, Comparison, Counts, Graph, Limits, Part, Range
 from edgec.verify import cut, verify_outputs, verify_parts
 
 MOST_FILES = 100_000
+Answers = list[list[Any]]  # by file, then by sample
 
 
 @dataclass(frozen=True)
 class Recheck:
-    """Per part and end to end; and the task metric, if one was asked for (else an empty tuple)."""
+    """Per part and end to end; and the figures of the task metrics that were asked for."""
 
     parts: tuple[Comparison, ...]
     outputs: tuple[Comparison, ...]
@@ -56,19 +61,22 @@ def recheck(
     bundle: Path,
     model: Path,
     folder: Path,
-    metric: str | None,
+    wanted: Sequence[str],
     labels: Path | None,
     threads: int,
 ) -> Recheck:
-    """Compare `bundle` with `model` on every file of `folder`.
+    """Compare `bundle` with `model` on every file of `folder`, also by the `wanted` metrics.
 
     Raises InputError where the bundle was built from another model, or data or labels do not fit.
     """
-    chosen = None if metric is None else metrics.metric(metric)
+    chosen = [metrics.metric(text) for text in wanted]
+    for one in chosen:
+        if labels is None and not one.optional:
+            raise InputError(f"metric {one.name} needs labels", hint="give --labels FILE")
     with tempfile.TemporaryDirectory(prefix="edgec-verify-") as temporary:
         place = Path(temporary)
         with Bundle(bundle) as opened:
-            page = opened.manifest
+            page, recipe = opened.manifest, stored(opened)
             for name in opened.manifest["files"]:
                 if name.startswith("engines/"):
                     (place / Path(name).name).write_bytes(opened.read(name))
@@ -80,47 +88,32 @@ def recheck(
             )
         graph = canonicalise(source, _ranges(page))
         inputs = data.inputs(graph)
-        samples = data.open_samples(folder, inputs, MOST_FILES)
+        samples = data.open_samples(folder, inputs, MOST_FILES, recipe, place / "samples")
         files = samples.files
+        sheets = [read_labels(labels, one.labels, files) for one in chosen if labels is not None]
         artifacts = [_artifact(row, place) for row in page["engines"]]
-        parts = _parts(graph, page, artifacts, files, inputs, place, threads)
-        end = verify_outputs(model, artifacts, files, inputs, threads)
-        figures: tuple[metrics.Figure, ...] = ()
-        if chosen is not None:
-            original, built = call(_outputs, model, bundle, files, list(inputs), threads)
-            rows = max((len(array) for array in original.values()), default=0)
-            known = None if labels is None else read_labels(labels, files, rows)
-            figures = (metrics.compare(chosen, original, built, known),)
-    return Recheck(parts, end.comparisons, figures, Limits(**page["limits"]))
+        buckets = parse(page)
+        seen = samples if buckets is None else trim(samples, buckets, inputs, place / "trimmed")
+        parts = _parts(graph, page, artifacts, seen.files, inputs, place, threads)
+        end = verify_outputs(model, artifacts, files, inputs, threads, buckets)
+        figures: list[metrics.Figure] = []
+        if chosen:
+            takes = [one.take for one in chosen]
+            answers = call(_answers, model, bundle, files, list(inputs), threads, buckets, takes)
+            for one, sheet, (original, built) in zip_longest(chosen, sheets, answers):
+                figures += _figures(one, sheet, original, built)
+    return Recheck(parts, end.comparisons, tuple(figures), Limits(**page["limits"]))
 
 
-def read_labels(path: Path, files: Sequence[Path], samples: int = 0) -> np.ndarray:
-    """One number per sample: a .npy array, or text lines `number` or `file,number`.
-
-    `samples`: how many there are, if files hold several each; 0: one per file.
-    """
-    try:
-        if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-        else:
-            rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
-            rows = [row for row in rows if row != [""]]
-            if rows and len(rows[0]) == 2:
-                by_file = {name.strip(): float(x) for name, x in rows if name != "file"}
-                array = np.array([by_file[file.name] for file in files])
-            else:
-                array = np.array([float(row[0]) for row in rows])
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(
-            f"{path}: not readable as labels: {error}",
-            hint="one number per line in order of file names, or lines of file,number",
-        ) from error
-    if array.shape != (samples or len(files),):
-        raise InputError(
-            f"{path}: labels of shape {array.shape} for {samples or len(files)} samples",
-            hint="give one number per sample file, in order of the files' names",
-        )
-    return np.asarray(array)
+def _figures(
+    one: metrics.Metric, sheet: Sheet | None, original: Answers, built: Answers
+) -> tuple[metrics.Figure, ...]:
+    """A metric's figures, from the answers of both models by file."""
+    counts = [len(answers) for answers in original]
+    labels = NO_LABELS if sheet is None else sheet.spread(counts)
+    return metrics.compare(
+        one, list(chain.from_iterable(original)), list(chain.from_iterable(built)), labels
+    )
 
 
 def _parts(
@@ -136,19 +129,8 @@ def _parts(
     wanted: list[Part] = [known[row["name"]] for row in page["parts"] if row["name"] in known]
     cuts = []
     for artifact in artifacts:
-        model = ir.load(artifact.path)
-        engine = Engine(
-            name=artifact.engine,
-            backend=artifact.backend,
-            device=artifact.device,
-            parts=artifact.parts,
-            inputs=artifact.inputs,
-            outputs=artifact.outputs,
-            source=model,
-            model=model,
-        )
         cuts += [
-            cut(graph, engine, part, artifact, place)
+            cut(graph, part, artifact, place)
             for part in wanted
             if part.name in artifact.parts and part.outputs
         ]
@@ -162,6 +144,7 @@ def _artifact(row: Mapping[str, Any], place: Path) -> Artifact:
         backend=row["backend"],
         device=row["device"],
         path=place / Path(row["artifact"]).name,
+        data_files=tuple(place / Path(name).name for name in row["data_files"]),
         parts=tuple(row["parts"]),
         inputs=tuple(row["inputs"]),
         outputs=tuple(row["outputs"]),
@@ -180,26 +163,26 @@ def _ranges(page: Mapping[str, Any]) -> dict[str, tuple[Range, ...]]:
     }
 
 
-def _outputs(
-    model: Path, bundle: Path, files: Sequence[Path], inputs: Sequence[data.Input], threads: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """All outputs of both, stacked along the first axis."""
+def _answers(
+    model: Path,
+    bundle: Path,
+    files: Sequence[Path],
+    inputs: Sequence[data.Input],
+    threads: int,
+    buckets: Buckets | None,
+    takes: Sequence[metrics.Take],
+) -> list[tuple[Answers, Answers]]:
+    """For each metric what it takes of the original's and of the bundle's outputs, by file."""
     reference = Reference(model, threads)
-    original: dict[str, list[np.ndarray]] = {name: [] for name in reference.outputs}
-    built: dict[str, list[np.ndarray]] = {name: [] for name in reference.outputs}
+    found: list[tuple[Answers, Answers]] = [([], []) for _ in takes]
     with open_bundle(bundle, threads) as opened:
-        for feeds in data.stream(files, inputs):
-            for name, array in reference.run(feeds).items():
-                original[name].append(array)
-            for name, array in opened.run(feeds).items():
-                built[name].append(array)
-    return _stack(original), _stack(built)
-
-
-def _stack(arrays: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
-    """Outputs whose shapes agree between samples; others cannot serve a metric."""
-    return {
-        name: np.concatenate(rows)
-        for name, rows in arrays.items()
-        if rows[0].ndim and len({row.shape[1:] for row in rows}) == 1
-    }
+        for path, feeds in zip(files, data.stream(files, inputs), strict=True):
+            both = mute(reference.run(feeds), feeds, buckets), opened.run(feeds)
+            samples = count(feeds, both[0])
+            for take, sides in zip(takes, found, strict=True):
+                try:
+                    for side, outputs in zip(sides, both, strict=True):
+                        side.append(take(outputs, samples))
+                except InputError as error:
+                    raise InputError(f"{path}: {error.message}", hint=error.hint) from error
+    return found

@@ -14,7 +14,7 @@ from edgec.types import Artifact, Checks, Comparison, Limits, Plan, Revision, Sc
 
 SLOWER = 0.95  # of float's speed, below which a part has come out slower beyond the noise
 SLOWER_MS = 0.1  # and by how much: two processes of one model differ by less
-UNCHANGED = (Scheme.FLOAT32, Scheme.KEPT)
+UNCHANGED = (Scheme.FLOAT32, Scheme.BFLOAT16, Scheme.FLOAT16, Scheme.KEPT)
 
 
 def revise(plan: Plan, checks: Checks, artifacts: Sequence[Artifact], limits: Limits) -> Plan:
@@ -35,12 +35,18 @@ def revise(plan: Plan, checks: Checks, artifacts: Sequence[Artifact], limits: Li
 
 
 def retreat(plan: Plan, parts: Sequence[str], message: str) -> Plan:
-    """The same plan with every quantized part of a broken engine on its next safer scheme.
+    """The same plan with every part of a broken engine on another runtime, where there is one.
 
-    The plan itself where none of them can step. Paths are left out of the reason.
+    Else each goes to its next safer scheme. The plan itself where none of them can step. Paths are
+    left out of the reason.
     """
     reason = "the backend failed: " + re.sub(r"\S*/\S+", "…", message)[:300]
-    found = [_step(plan, part, reason) for part in parts if _can_step(plan, part)]
+    found = []
+    for part in parts:
+        if plan.spares[part]:
+            found.append(_move(plan, part, f"{plan.runtimes[part]}: {reason}"))
+        elif _can_step(plan, part):
+            found.append(_step(plan, part, reason))
     return _stepped(plan, found)
 
 
@@ -56,10 +62,24 @@ def _stepped(plan: Plan, found: Sequence[Revision]) -> Plan:
     if not found:
         return plan
     schemes, ladders = dict(plan.schemes), dict(plan.ladders)
+    runtimes, spares = dict(plan.runtimes), dict(plan.spares)
     for revision in found:
         schemes[revision.part] = revision.after
-        ladders[revision.part] = plan.ladders[revision.part][1:]
-    return replace(plan, schemes=schemes, ladders=ladders, revisions=(*plan.revisions, *found))
+        if revision.runtime:
+            left = dict(plan.spares[revision.part])
+            runtimes[revision.part] = revision.runtime
+            ladders[revision.part] = left.pop(revision.runtime)[1:]
+            spares[revision.part] = left
+        else:
+            ladders[revision.part] = plan.ladders[revision.part][1:]
+    return replace(
+        plan,
+        runtimes=runtimes,
+        spares=spares,
+        schemes=schemes,
+        ladders=ladders,
+        revisions=(*plan.revisions, *found),
+    )
 
 
 def _disobeyed(plan: Plan, artifacts: Sequence[Artifact]) -> list[Revision]:
@@ -132,7 +152,15 @@ def _drifted(plan: Plan, checks: Checks, limits: Limits) -> list[Revision]:
 
 
 def _can_step(plan: Plan, part: str) -> bool:
-    return plan.schemes[part] not in UNCHANGED and bool(plan.ladders[part])
+    last = plan.schemes[part] in (Scheme.FLOAT32, Scheme.KEPT)
+    return not last and bool(plan.ladders[part])
+
+
+def _move(plan: Plan, part: str, reason: str) -> Revision:
+    runtime, ladder = next(iter(plan.spares[part].items()))
+    return Revision(
+        part=part, before=plan.schemes[part], after=ladder[0], reason=reason, runtime=runtime
+    )
 
 
 def _step(plan: Plan, part: str, reason: str, measured: str = "") -> Revision:

@@ -1,4 +1,4 @@
-"""Calibration and verification data: a folder of `.npz` files, one or more samples each.
+"""Calibration and verification data: `.npz` files, or what a recipe makes into such files.
 
 The arrays of a file carry the names of the graph's inputs. Everything is checked before anything
 is used: names, dtypes, shapes, finite values. Files are split into calibration and verification
@@ -15,48 +15,35 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from edgec.errors import InputError, UnsupportedError
+from edgec import sources
+from edgec.binding import Bound
+from edgec.errors import InputError, InternalError
 from edgec.graphs import is_constant
+from edgec.inputs import Input as Input
+from edgec.inputs import inputs as inputs
 from edgec.runtime import npz
-from edgec.types import Feeds, Graph, Range
+from edgec.runtime.recipe import KINDS
+from edgec.types import Feeds, Graph
 
 VERIFY_EVERY = 3
 SYNTHETIC = 4
 DEFAULT_TOKENS = 32
 DEFAULT_IMAGE = 224
-NUMERIC = frozenset(
-    {
-        ir.DataType.FLOAT,
-        ir.DataType.DOUBLE,
-        ir.DataType.FLOAT16,
-        ir.DataType.BOOL,
-        *(
-            getattr(ir.DataType, f"{sign}INT{bits}")
-            for sign in ("", "U")
-            for bits in (8, 16, 32, 64)
-        ),
-    }
-)
-
-
-@dataclass(frozen=True)
-class Input:
-    """A graph input: dtype as numpy has it, and the dimensions with their bounds, if any."""
-
-    name: str
-    dtype: np.dtype[np.generic]
-    shape: tuple[int | str, ...] | None
-    ranges: tuple[Range, ...]
+NO_RECIPE = Bound()
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Files to calibrate on and files to verify on; `origin` says where they come from."""
+    """Files to calibrate on and files to verify on; `origin` says where they come from.
+
+    `recipe` made them of raw data, if it has readers, and goes into the bundle.
+    """
 
     calibration: tuple[Path, ...]
     verification: tuple[Path, ...]
     fingerprint: str
     origin: str
+    recipe: Bound = NO_RECIPE
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -64,97 +51,120 @@ class Samples:
         return tuple(sorted((*self.calibration, *self.verification)))
 
 
-def inputs(graph: Graph) -> tuple[Input, ...]:
-    """The inputs that a caller must feed, initialisers excluded."""
-    weights = set(graph.model.graph.initializers)
-    found = []
-    for value in graph.model.graph.inputs:
-        if value.name in weights:
-            continue
-        dtype = _check_type(value, "input")
-        shape = None
-        if value.shape is not None:
-            shape = tuple(d if isinstance(d, int) else str(d.value or "?") for d in value.shape)
-        name = str(value.name)
-        found.append(Input(name, dtype.numpy(), shape, tuple(graph.shapes.get(name, ()))))
-    if not found:
-        raise UnsupportedError(
-            "the model has no inputs", hint="there is nothing to compile: run it once instead"
-        )
-    known = {one.name for one in found}
-    for value in graph.model.graph.outputs:
-        _check_type(value, "output")
-        if value.name in known:
-            raise UnsupportedError(
-                f"output {value.name!r} is an input handed through, or stands there twice",
-                hint="remove it from the model's outputs",
+def open_samples(
+    source: Path,
+    needs: Sequence[Input],
+    most: int,
+    recipe: Bound = NO_RECIPE,
+    into: Path | None = None,
+) -> Samples:
+    """Check, and where the recipe has readers prepare, at most `most` samples.
+
+    `source`: a folder of `.npz` files, or what `sources.rows` takes; `into`: an empty folder for
+    prepared samples. Raises InputError with file, line or column, and input name.
+    """
+    if recipe.readers:
+        if into is None:
+            raise InternalError("a recipe needs a folder for its samples")
+        found = sources.rows(source, recipe.readers)
+        if found:
+            return _prepared(sources.spread(found, most), len(found), needs, recipe, into)
+        if not any(source.glob("*.npz")):
+            takes = "; ".join(
+                f"{name}: {' '.join(KINDS[spec['kind']].suffixes) or 'numbers'}"
+                for name, spec in recipe.readers.items()
             )
-        known.add(str(value.name))
-    return tuple(found)
+            raise InputError(
+                f"{source}: holds nothing that recipe {recipe.page['name']} reads",
+                hint=f"it reads {takes}; or give .npz files",
+            )
+    return _arrays(source, needs, most, recipe)
 
 
-def _check_type(value: ir.Value, what: str) -> ir.DataType:
-    """The type of an input or output, which must be a numeric tensor that numpy can hold."""
-    tensor = value.type is None or isinstance(value.type, ir.TensorType)
-    if tensor and value.dtype is None and what == "input":
-        raise InputError(f"input {value.name!r} has no type", hint="export the model again")
-    if not tensor or (value.dtype is not None and value.dtype not in NUMERIC):
-        kind = value.dtype.name.lower() if tensor and value.dtype is not None else "no tensor"
-        raise UnsupportedError(
-            f"{what} {value.name!r} is {kind}, which a bundle cannot pass",
-            hint="cut the model so that its inputs and outputs are float, integer or bool tensors",
-        )
-    return value.dtype or ir.DataType.FLOAT
+def _prepared(
+    rows: Sequence[sources.Row], all_rows: int, needs: Sequence[Input], recipe: Bound, into: Path
+) -> Samples:
+    """Run the recipe's readers, once, so that every later stage reads plain arrays.
+
+    A prepared file has the name of what it was made from, in a numbered folder: messages of later
+    stages, and labels by file name, go by that name.
+    """
+    if len(rows) < 2:
+        raise _too_few(rows[0].where)
+    readers, files = recipe.open(), []
+    digest = hashlib.sha256(recipe.fingerprint.encode())
+    for index, row in enumerate(rows):
+        feeds = readers.prepare(row.items, row.labels)
+        _check_all(row.where, feeds, needs)
+        _digest(digest, row.name, feeds)
+        path = into / f"{index:06}" / row.name
+        path.parent.mkdir(parents=True)
+        npz.write(path, feeds)
+        files.append(path)
+    order = {group: i for i, group in enumerate(dict.fromkeys(row.group for row in rows))}
+    alike = len(order) == 1
+    ordinals = [i if alike else order[row.group] for i, row in enumerate(rows)]
+    of_all = f" of {all_rows}" if len(rows) < all_rows else ""
+    return _split(files, ordinals, digest, f"{len(rows)} samples{of_all}", recipe)
 
 
-def open_samples(folder: Path, needs: Sequence[Input], most: int) -> Samples:
-    """Check the first `most` files of a folder. Raises InputError with file and input name."""
+def _arrays(folder: Path, needs: Sequence[Input], most: int, recipe: Bound) -> Samples:
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder", hint="give a folder of .npz files")
+        raise InputError(
+            f"{folder}: no such folder",
+            hint="give a folder of .npz files, or other data with --recipe",
+        )
     files = sorted(path for path in folder.iterdir() if path.suffix == ".npz")[:most]
     if not files:
         raise InputError(
             f"{folder}: holds no .npz files",
             hint="write samples with numpy.savez(file, **{input name: array, …}); inputs: "
-            + ", ".join(f"{need.name} {need.dtype} {_text(need.shape)}" for need in needs),
+            + ", ".join(f"{need.name} {need.dtype} {_text(need.shape)}" for need in needs)
+            + "; or give pictures, texts or sounds with --recipe",
         )
     if len(files) < 2:
-        raise InputError(
-            f"{folder}: one sample cannot both calibrate and verify",
-            hint="give at least two files; 32 to 128 are usual",
-        )
-    digest = hashlib.sha256()
+        raise _too_few(str(folder))
+    digest = hashlib.sha256(recipe.fingerprint.encode())
     for path in files:
-        for name, array in sorted(read(path, needs).items()):
-            digest.update(f"{path.name}\0{name}\0{array.dtype}\0{array.shape}\0".encode())
-            digest.update(np.ascontiguousarray(array).data)
-    verify = [path for i, path in enumerate(files) if i % VERIFY_EVERY == 1]
+        _digest(digest, path.name, read(path, needs))
+    return _split(files, range(len(files)), digest, f"{len(files)} files", recipe)
+
+
+def _too_few(where: str) -> InputError:
+    return InputError(
+        f"{where}: one sample cannot both calibrate and verify",
+        hint="give at least two files; 32 to 128 are usual",
+    )
+
+
+def _digest(digest: hashlib._Hash, file: str, feeds: Feeds) -> None:
+    for name, array in sorted(feeds.items()):
+        digest.update(f"{file}\0{name}\0{array.dtype}\0{array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).data)
+
+
+def _split(
+    files: Sequence[Path],
+    ordinals: Sequence[int],
+    digest: hashlib._Hash,
+    origin: str,
+    recipe: Bound,
+) -> Samples:
+    """Every third of the ordinals verifies; files of one ordinal stay together."""
+    verifies = [ordinal % VERIFY_EVERY == 1 for ordinal in ordinals]
     return Samples(
-        calibration=tuple(path for path in files if path not in set(verify)),
-        verification=tuple(verify),
+        calibration=tuple(path for path, yes in zip(files, verifies, strict=True) if not yes),
+        verification=tuple(path for path, yes in zip(files, verifies, strict=True) if yes),
         fingerprint=digest.hexdigest(),
-        origin=f"{len(files)} files",
+        origin=origin,
+        recipe=recipe,
     )
 
 
 def read(path: Path, needs: Sequence[Input]) -> Feeds:
     """One sample file as feeds, checked against the graph's inputs."""
     arrays = npz.read(path, str(path))
-    for need in needs:
-        if need.name not in arrays:
-            raise InputError(
-                f"{path}: input {need.name!r} is missing",
-                hint=f"the file holds {', '.join(sorted(arrays)) or 'nothing'}",
-            )
-    extra = sorted(set(arrays) - {need.name for need in needs})
-    if extra:
-        raise InputError(
-            f"{path}: {extra[0]!r} is not an input of the model",
-            hint="the inputs are " + ", ".join(need.name for need in needs),
-        )
-    sizes: dict[str, int] = {}
-    for need in needs:
-        _check(path, need, arrays[need.name], sizes)
+    _check_all(str(path), arrays, needs)
     return arrays
 
 
@@ -164,7 +174,9 @@ def stream(files: Sequence[Path], needs: Sequence[Input]) -> Iterator[Feeds]:
         yield read(path, needs)
 
 
-def synthetic(graph: Graph, folder: Path, count: int = SYNTHETIC) -> Samples:
+def synthetic(
+    graph: Graph, folder: Path, count: int = SYNTHETIC, recipe: Bound = NO_RECIPE
+) -> Samples:
     """Seeded made-up samples, for a build without data; they show breakage, not accuracy."""
     model, needs = graph.model, inputs(graph)
     generator = np.random.default_rng(0)
@@ -181,11 +193,28 @@ def synthetic(graph: Graph, folder: Path, count: int = SYNTHETIC) -> Samples:
         path = folder / f"synthetic_{index}.npz"
         npz.write(path, feeds)
         files.append(path)
-    return Samples((), tuple(files), "synthetic", "synthetic inputs")
+    return Samples((), tuple(files), "synthetic", "synthetic inputs", recipe)
 
 
-def _check(path: Path, need: Input, array: np.ndarray, sizes: dict[str, int]) -> None:
-    where = f"{path}: input {need.name!r}"
+def _check_all(where: str, arrays: Feeds, needs: Sequence[Input]) -> None:
+    for need in needs:
+        if need.name not in arrays:
+            raise InputError(
+                f"{where}: input {need.name!r} is missing",
+                hint=f"the file holds {', '.join(sorted(arrays)) or 'nothing'}",
+            )
+    extra = sorted(set(arrays) - {need.name for need in needs})
+    if extra:
+        raise InputError(
+            f"{where}: {extra[0]!r} is not an input of the model",
+            hint="the inputs are " + ", ".join(need.name for need in needs),
+        )
+    sizes: dict[str, int] = {}
+    for need in needs:
+        _check(f"{where}: input {need.name!r}", need, arrays[need.name], sizes)
+
+
+def _check(where: str, need: Input, array: np.ndarray, sizes: dict[str, int]) -> None:
     if array.dtype != need.dtype:
         raise InputError(
             f"{where} is {array.dtype}, the model wants {need.dtype}",

@@ -1,7 +1,9 @@
 """The capability table: what a device with a software stack can do, read from `targets/`.
 
-A row may extend another; tables are merged key by key. Unknown keys are refused, so that a
-mistyped one cannot be ignored in silence.
+A stack is a list of runtimes (a backend on a device), the preferred first; each runtime has a grid,
+ladders and an op table of its own. A row may extend another, and a runtime may be like another;
+tables are merged key by key. Unknown keys are refused, so that a mistyped one cannot be ignored in
+silence.
 """
 
 from __future__ import annotations
@@ -14,24 +16,16 @@ from typing import Any
 
 from edgec.data import folder
 from edgec.errors import InputError
-from edgec.types import Grid, Kind, Ladder, OpRule, Scheme, Stack, Target
+from edgec.types import Grid, Kind, Ladder, OpRule, Runtime, Scheme, Target
 
 FILE = "target.toml"
 HOST = "host"
 
-_TOP = {
-    "summary",
-    "arch",
-    "requires",
-    "rank",
-    "default_stack",
-    "verified",
-    "stacks",
-    "grid",
-    "ladders",
-    "ops",
-}
-_STACK = {"backend", "device", "max_opset", "max_ir", "source", "confidence", "settings"}
+_TOP = {"summary", "arch", "requires", "rank", "default_stack", "verified", "stacks", "runtimes"}
+_STACK = {"runtimes"}
+_PLAIN = {"backend", "device", "max_opset", "max_ir", "source", "confidence"}
+_RUNTIME = _PLAIN | {"like", "precision", "static_shapes", "compressed_dynamic", "settings"}
+_RUNTIME |= {"grid", "ladders", "ops"}
 _GRID = {
     "activations",
     "symmetric_activations",
@@ -41,7 +35,8 @@ _GRID = {
     "source",
     "confidence",
 }
-_LADDER = {"with_data", "without_data", "int8_ops", "reason", "source", "confidence"}
+_LADDER = {"with_data", "without_data", "int8_ops", "speed", "smooth"}
+_LADDER |= {"reason", "source", "confidence"}
 _OP = {"schemes", "follows", "float_output", "note"}
 
 
@@ -131,31 +126,57 @@ def _strict(where: str, table: Mapping[str, Any], known: set[str]) -> None:
 def _target(path: Path, table: Mapping[str, Any], wanted: str | None) -> Target:
     name = path.name
     _strict("the table", table, _TOP)
-    stacks = {key: _stack(key, row) for key, row in table["stacks"].items()}
+    stacks = table["stacks"]
+    for key, row in stacks.items():
+        _strict(f"stacks.{key}", row, _STACK)
+    runtimes = {key: _runtime(key, _like(key, table["runtimes"])) for key in table["runtimes"]}
     chosen = wanted or str(table.get("default_stack") or next(iter(stacks)))
     if chosen not in stacks:
         raise InputError(
             f"target {name} has no stack {chosen!r}", hint=f"it has {', '.join(sorted(stacks))}"
         )
-    grid = table["grid"]
-    _strict("grid", grid, _GRID)
     return Target(
         name=name,
         summary=str(table["summary"]),
         arch=str(table["arch"]),
         requires=tuple(frozenset(map(str, group)) for group in table["requires"]),
-        stack=stacks[chosen],
-        grid=Grid(**grid),
-        ops={op: _op(op, row) for op, row in table["ops"].items()},
-        ladders={Kind(kind): _ladder(kind, row) for kind, row in table["ladders"].items()},
+        stack=chosen,
+        runtimes=tuple(runtimes[key] for key in stacks[chosen]["runtimes"]),
         here=_fits(table) and (path.parent != folder("targets") or name == host()),
         verified=str(table["verified"]),
     )
 
 
-def _stack(name: str, row: Mapping[str, Any]) -> Stack:
-    _strict(f"stacks.{name}", row, _STACK)
-    return Stack(name=name, **{"settings": {}, **row})
+def stacks(name: str) -> list[str]:
+    """The software stacks of a target, the default first."""
+    path = Path(name) if (Path(name) / FILE).is_file() else folder("targets") / name
+    table = _read(path)
+    default = str(table.get("default_stack") or next(iter(table["stacks"])))
+    return [default, *(stack for stack in table["stacks"] if stack != default)]
+
+
+def _like(name: str, rows: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """A runtime's row, merged over the row that it is like."""
+    row = dict(rows[name])
+    _strict(f"runtimes.{name}", row, _RUNTIME)
+    base = row.pop("like", None)
+    return row if base is None or depth > 4 else _merge(_like(str(base), rows, depth + 1), row)
+
+
+def _runtime(name: str, row: Mapping[str, Any]) -> Runtime:
+    grid = row["grid"]
+    _strict(f"runtimes.{name}.grid", grid, _GRID)
+    return Runtime(
+        name=name,
+        **{key: row[key] for key in sorted(_PLAIN)},
+        precision=Scheme(row.get("precision", "float32")),
+        static_shapes=bool(row.get("static_shapes", False)),
+        compressed_dynamic=bool(row.get("compressed_dynamic", False)),
+        settings=row.get("settings", {}),
+        grid=Grid(**grid),
+        ops={op: _op(op, rule) for op, rule in row["ops"].items()},
+        ladders={Kind(kind): _ladder(kind, one) for kind, one in row["ladders"].items()},
+    )
 
 
 def _ladder(kind: str, row: Mapping[str, Any]) -> Ladder:
@@ -164,6 +185,8 @@ def _ladder(kind: str, row: Mapping[str, Any]) -> Ladder:
         with_data=tuple(map(Scheme, row["with_data"])),
         without_data=tuple(map(Scheme, row["without_data"])),
         int8_ops=frozenset(map(str, row["int8_ops"])),
+        speed={Scheme(scheme): float(times) for scheme, times in row.get("speed", {}).items()},
+        smooth=bool(row.get("smooth", False)),
         reason=str(row["reason"]),
         source=str(row["source"]),
         confidence=str(row["confidence"]),

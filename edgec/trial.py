@@ -11,12 +11,15 @@ from pathlib import Path
 
 from edgec import samples as data
 from edgec.backends import backend
+from edgec.buckets import trim
 from edgec.calibrate import calibrate
+from edgec.errors import EmitError
 from edgec.graphs import extract, weight_bytes
 from edgec.join import join
 from edgec.lower import lower
 from edgec.placement import place
 from edgec.quantize import quantize
+from edgec.runtime.buckets import Buckets
 from edgec.types import (
     Artifact,
     Checks,
@@ -40,7 +43,10 @@ ROUND_MS = 60.0  # how long one round of a measurement takes, about
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the first stages make of a job, before any backend is needed."""
+    """What the first stages make of a job, before any backend is needed.
+
+    `notes`: what the user should know of the choice of runtimes.
+    """
 
     graph: Graph
     parts: tuple[Part, ...]
@@ -48,6 +54,7 @@ class Prepared:
     target: Target
     policy: Policy
     inputs: tuple[data.Input, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,14 @@ class Trial:
     end: EndToEnd
 
 
+class Broken(Exception):  # noqa: N818 - it is caught at once, and says which parts to change
+    """A backend failed on an engine because of these parts."""
+
+    def __init__(self, parts: tuple[str, ...], error: EmitError) -> None:
+        super().__init__(error.message)
+        self.parts, self.error = parts, error
+
+
 class Trials:
     """Quantize, emit, verify and time the plans of one build."""
 
@@ -69,26 +84,34 @@ class Trials:
         original: Path,
         prepared: Prepared,
         samples: data.Samples,
+        buckets: Buckets | None,
         folder: Path,
         threads: int,
         measure: bool,
         say: Callable[[str], None],
     ) -> None:
-        self._original, self._prepared, self._samples = original, prepared, samples
+        self._original, self._prepared = original, prepared
+        # engines see trimmed samples; end to end they come as they were fed
+        self._fed, self._buckets, self._samples = samples, buckets, samples
+        if buckets is not None:
+            self._samples = trim(samples, buckets, prepared.inputs, folder / "trimmed")
         self._folder, self._threads, self._measure, self._say = folder, threads, measure, say
-        self._statistics = Statistics({}, 0, samples.fingerprint)
+        self._statistics = Statistics({}, 0, self._samples.fingerprint)
         self._checked: dict[tuple[str, ...], tuple[PartResult, Speed | None]] = {}
         self._rounds = 0
 
     def run(self, plan: Plan) -> Trial:
-        """Everything between a plan and its verdict."""
+        """Everything between a plan and its verdict. Raises Broken where a backend fails."""
         self._rounds += 1
         folder = self._folder / f"round_{self._rounds}"
         folder.mkdir()
         self._observe(plan)
         engines, artifacts = self._emit(plan, folder)
         built = {
-            part.name: weight_bytes(extract(engine.model, part.inputs, part.outputs).graph)
+            part.name: weight_bytes(
+                extract(engine.model, part.inputs, part.outputs).graph,
+                half=engine.half,
+            )
             for part, engine in _located(plan.parts, engines)
         }
         if any(artifact.misplaced for artifact in artifacts):
@@ -99,9 +122,10 @@ class Trials:
         end = verify_outputs(
             self._original,
             artifacts,
-            self._samples.verification,
+            self._fed.verification,
             self._prepared.inputs,
             self._threads,
+            self._buckets,
         )
         checks = Checks(
             parts=tuple(one for result, _ in checked for one in result.comparisons),
@@ -114,15 +138,23 @@ class Trials:
     def _observe(self, plan: Plan) -> None:
         """Calibrate what this plan needs and no earlier one did."""
         graph, known = self._prepared.graph, self._statistics.values
-        placement = place(graph.model, plan.decisions, self._prepared.target)
+        places = [
+            place(graph.model, plan.decisions, runtime)
+            for runtime in self._prepared.target.runtimes
+            if runtime.name in plan.runtimes.values()
+        ]
+        values, means, extents = (
+            frozenset(name for one in places for name in getattr(one, field))
+            for field in ("values", "means", "extents")
+        )
         missing = Placement(
-            values=frozenset(v for v in placement.values if not _has_range(known.get(v))),
+            values=frozenset(v for v in values if not _has_range(known.get(v))),
             follows={},
             absorbed=frozenset(),
-            means=frozenset(v for v in placement.means if _field(known, v, "channel_mean") is None),
-            peaks=frozenset(v for v in placement.peaks if _field(known, v, "channel_peak") is None),
+            means=frozenset(v for v in means if _field(known, v, "channel_mean") is None),
+            extents=frozenset(v for v in extents if _field(known, v, "channel_low") is None),
         )
-        total = len(missing.values | missing.means | missing.peaks)
+        total = len(missing.values | missing.means | missing.extents)
         if not total or not self._samples.calibration:
             return
         self._say(f"calibrating {total} values on {len(self._samples.calibration)} samples")
@@ -138,15 +170,47 @@ class Trials:
         self._statistics = replace(found, values={**known, **merged})
 
     def _emit(self, plan: Plan, folder: Path) -> tuple[tuple[Engine, ...], tuple[Artifact, ...]]:
-        target, engines, artifacts = self._prepared.target, [], []
-        for joined in join(self._prepared.graph, plan, target):
-            model = quantize(joined.source, plan.decisions, self._statistics, plan.methods, target)
-            engine = replace(joined, model=lower(model, target.stack))
-            self._say(f"emitting engine {engine.name}")
-            maker = backend(engine.backend)
-            artifacts.append(maker.emit(engine, plan.decisions, target, folder, self._threads))
+        engines, artifacts = [], []
+        for joined in join(self._prepared.graph, plan, self._prepared.target):
+            model = quantize(
+                joined.source, plan.decisions, self._statistics, plan.methods, joined.runtime
+            )
+            engine = replace(joined, model=lower(model, joined.runtime))
+            self._say(f"emitting engine {engine.name} for {engine.runtime.name}")
+            try:
+                artifacts.append(self._emit_one(engine, plan, folder))
+            except EmitError as error:
+                raise Broken(self._culprits(engine, plan, folder), error) from error
             engines.append(engine)
         return tuple(engines), tuple(artifacts)
+
+    def _emit_one(self, engine: Engine, plan: Plan, folder: Path) -> Artifact:
+        maker = backend(engine.runtime.backend)
+        return maker.emit(engine, plan.decisions, folder, self._threads)
+
+    def _culprits(self, engine: Engine, plan: Plan, folder: Path) -> tuple[str, ...]:
+        """The parts of a broken engine that break an engine of their own; all, if none does."""
+        parts = [part for part in plan.parts if part.name in engine.parts and part.outputs]
+        if len(parts) < 2:
+            return engine.parts
+        self._say(f"engine {engine.name} failed: trying its parts")
+        found = []
+        for part in parts:
+            model = extract(engine.model, part.inputs, part.outputs)
+            alone = replace(
+                engine,
+                name=f"{part.name}_alone",
+                parts=(part.name,),
+                inputs=tuple(str(value.name) for value in model.graph.inputs),
+                outputs=part.outputs,
+                source=extract(engine.source, part.inputs, part.outputs),
+                model=model,
+            )
+            try:
+                self._emit_one(alone, plan, folder)
+            except EmitError:
+                found.append(part.name)
+        return tuple(found) or engine.parts
 
     def _check_parts(
         self, plan: Plan, engines: Sequence[Engine], artifacts: Sequence[Artifact]
@@ -156,7 +220,7 @@ class Trials:
         }
         graph, by_engine = self._prepared.graph, {a.engine: a for a in artifacts}
         files = [
-            cut(graph, engine, part, by_engine[engine.name], self._folder)
+            cut(graph, part, by_engine[engine.name], self._folder)
             for part, engine in _located(plan.parts, engines)
             if keys[part.name] not in self._checked
         ]
@@ -199,7 +263,8 @@ def _merged(old: ValueStatistics | None, new: ValueStatistics) -> ValueStatistic
         high=ranged.high,
         histogram=ranged.histogram,
         channel_mean=old.channel_mean if new.channel_mean is None else new.channel_mean,
-        channel_peak=old.channel_peak if new.channel_peak is None else new.channel_peak,
+        channel_low=old.channel_low if new.channel_low is None else new.channel_low,
+        channel_high=old.channel_high if new.channel_high is None else new.channel_high,
     )
 
 
@@ -221,7 +286,7 @@ def _time(files: PartFiles, milliseconds: float, threads: int) -> Speed:
     float_form, built = bench.measure(
         [
             bench.Case(f"{name} float", files.source, threads),
-            bench.Case(f"{name} built", files.built, threads, dict(files.settings)),
+            bench.Case(f"{name} built", files.built, threads, files.settings, files.backend),
         ],
         npz.read(files.feeds, files.feeds.name),
         rounds=ROUNDS,
@@ -242,10 +307,11 @@ def _percentile_values(graph: Graph, plan: Plan) -> frozenset[str]:
 
 
 def _key(plan: Plan, part: Part, graph: Graph) -> tuple[str, ...]:
-    """What a part's check depends on: the schemes of its nodes, and of what makes its inputs."""
+    """What a part's check depends on: its runtime, its nodes' schemes, those of its inputs."""
     makers = [
         str(node.name)
         for node in graph.model.graph
         if any(value.name in part.inputs for value in node.outputs)
     ]
-    return (part.name, *(str(plan.decisions[node].scheme) for node in (*part.nodes, *makers)))
+    home = plan.runtimes[part.name]
+    return (part.name, home, *(str(plan.decisions[node].scheme) for node in (*part.nodes, *makers)))

@@ -64,6 +64,13 @@ class Method(StrEnum):
     PERCENTILE = "percentile"
 
 
+class Hint(StrEnum):
+    """What an engine is tuned for: one request at a time, or many at once."""
+
+    LATENCY = "latency"
+    THROUGHPUT = "throughput"
+
+
 class Joining(StrEnum):
     """How parts of one backend and device become engines."""
 
@@ -121,7 +128,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Decision:
-    """What one node becomes, and why. `evidence` is a table row, a measurement or a message."""
+    """What one node becomes, and why. `evidence` is a table row, a measurement or a message.
+
+    `smooth`: whether the channels of its input are evened out before they are quantized.
+    """
 
     node: str
     op_type: str
@@ -131,13 +141,15 @@ class Decision:
     device: str
     reason: str
     evidence: str
+    smooth: bool = False
 
 
 @dataclass(frozen=True)
 class Revision:
-    """A change of plan: from one scheme to another, because a check said so.
+    """A change of plan: to another scheme or another runtime, because a check said so.
 
-    `measured` holds figures that differ between runs (times); `reason` never does.
+    `measured` holds figures that differ between runs (times); `reason` never does. `runtime`: where
+    the part moved to, or empty where it stayed.
     """
 
     part: str
@@ -146,20 +158,25 @@ class Revision:
     reason: str
     nodes: tuple[str, ...] = ()
     measured: str = ""
+    runtime: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
     """A decision for every node, and how it came about.
 
-    `schemes`: what each part has now; `ladders`: what it may still fall back to, safest last;
-    `pinned`: nodes that a revision keeps in float, with the reason.
+    `runtimes`: the name of the runtime that each part is built for; `schemes`: what each part has
+    there; `ladders`: what it may still fall back to there, safest last; `spares`: the runtimes that
+    it may still move to, with their ladders; `pinned`: nodes that a revision keeps in float, with
+    the reason.
     """
 
     parts: tuple[Part, ...]
     decisions: Mapping[str, Decision]
+    runtimes: Mapping[str, str]
     schemes: Mapping[str, Scheme]
     ladders: Mapping[str, tuple[Scheme, ...]]
+    spares: Mapping[str, Mapping[str, tuple[Scheme, ...]]]
     methods: Mapping[str, Method]
     joining: Joining = Joining.TOGETHER
     pinned: Mapping[str, str] = field(default_factory=dict)
@@ -172,24 +189,28 @@ class Placement:
 
     `values`: values that get a grid from their own range; `follows`: values that take over the
     grid of another; `absorbed`: activations whose clamp the grid of their output implies;
-    `means`: values whose mean per channel bias correction needs; `peaks`: values whose largest
-    magnitude per channel smoothing needs.
+    `means`: values whose mean per channel bias correction needs; `extents`: values whose extremes
+    per channel smoothing needs.
     """
 
     values: frozenset[str]
     follows: Mapping[str, str]
     absorbed: frozenset[str]
     means: frozenset[str]
-    peaks: frozenset[str]
+    extents: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Override:
-    """What a policy wants for a part, an op type or nodes by name (glob). None: not stated."""
+    """What a policy wants for a part, an op type or nodes by name (glob). None: not stated.
+
+    `runtime`: of the target's runtimes, the one that a part has to be built for.
+    """
 
     pattern: str
     scheme: Scheme | None
     method: Method | None
+    runtime: str | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +230,7 @@ class Policy:
     nodes: tuple[Override, ...] = ()
     limits: Limits = Limits()
     joining: Joining = Joining.TOGETHER
+    hint: Hint = Hint.LATENCY
     source: str = "defaults"
 
 
@@ -229,12 +251,17 @@ class Grid:
 class Ladder:
     """For one kind of part: schemes from the fastest to the safest, with and without data.
 
-    `int8_ops` are the op types that static INT8 covers in such a part.
+    `int8_ops` are the op types that static INT8 covers in such a part. `speed`: what a scheme is
+    expected to reach, in times of FP32 ONNX Runtime on the same CPU; it ranks runtimes where
+    nothing can be measured. `smooth`: whether the inputs of matrix products are smoothed, which
+    suits dense channels and harms sparse ones.
     """
 
     with_data: tuple[Scheme, ...]
     without_data: tuple[Scheme, ...]
     int8_ops: frozenset[str]
+    speed: Mapping[Scheme, float]
+    smooth: bool
     reason: str
     source: str
     confidence: str
@@ -242,7 +269,7 @@ class Ladder:
 
 @dataclass(frozen=True)
 class OpRule:
-    """What a target can do with one op type: the schemes, and how it passes ranges on.
+    """What a runtime can do with one op type: the schemes, and how it passes ranges on.
 
     `follows`: the op moves or selects values, so that it runs on its input's grid.
     `float_output`: INT8 in and float out is one kernel.
@@ -256,33 +283,46 @@ class OpRule:
 
 
 @dataclass(frozen=True)
-class Stack:
-    """A software stack of a device: backend, and the newest ONNX that it accepts."""
+class Runtime:
+    """A backend on one device of a target: what it accepts, and what it is good at.
+
+    `precision`: what its float ops compute with; `static_shapes`: it takes fixed dimensions only;
+    `compressed_dynamic`: it quantizes activations by itself where weights are INT8, so that dynamic
+    INT8 is emitted as INT8 weights; `settings` go to the opener.
+    """
 
     name: str
     backend: str
     device: str
     max_opset: int
     max_ir: int
+    precision: Scheme
+    static_shapes: bool
+    compressed_dynamic: bool
     settings: Mapping[str, object]
+    grid: Grid
+    ops: Mapping[str, OpRule]
+    ladders: Mapping[Kind, Ladder]
     source: str
     confidence: str
 
 
 @dataclass(frozen=True)
 class Target:
-    """What one device with one software stack can do."""
+    """What one device with one software stack can do: its runtimes, the preferred first."""
 
     name: str
     summary: str
     arch: str
     requires: tuple[frozenset[str], ...]
-    stack: Stack
-    grid: Grid
-    ops: Mapping[str, OpRule]
-    ladders: Mapping[Kind, Ladder]
+    stack: str
+    runtimes: tuple[Runtime, ...]
     here: bool
     verified: str
+
+    def runtime(self, name: str) -> Runtime:
+        """The runtime called `name`. Raises KeyError where the stack has none."""
+        return {one.name: one for one in self.runtimes}[name]
 
 
 @dataclass(frozen=True)
@@ -299,14 +339,15 @@ class ValueStatistics:
     """What was seen of one canonical value.
 
     `low` > `high`: its range was not asked for. `channel_mean`: E[x] per channel (axis 1);
-    `channel_peak`: max|x| per channel (last axis).
+    `channel_low`, `channel_high`: the extremes per channel (last axis).
     """
 
     low: float
     high: float
     samples: int
     channel_mean: np.ndarray | None = None
-    channel_peak: np.ndarray | None = None
+    channel_low: np.ndarray | None = None
+    channel_high: np.ndarray | None = None
     histogram: Histogram | None = None
 
 
@@ -321,11 +362,16 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Engine:
-    """Parts joined for one backend and device: the float `source`, and the `model` to emit."""
+    """Parts joined for one runtime: the float `source`, and the `model` to emit.
+
+    `precision`: what the float ops of the engine compute with; `half`: whether float weights are
+    stored in 16 bits.
+    """
 
     name: str
-    backend: str
-    device: str
+    runtime: Runtime
+    precision: Scheme
+    half: bool
     parts: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -345,14 +391,15 @@ class Counts:
 class Artifact:
     """A file that a backend built, how to open it, and what it really computes with.
 
-    `misplaced`: weighted nodes that the backend runs in other numbers than planned; `notes`: what
-    the backend forced on the build.
+    `data_files` lie beside it; `misplaced`: weighted nodes that the backend runs in other numbers
+    than planned; `notes`: what the backend forced on the build.
     """
 
     engine: str
     backend: str
     device: str
     path: Path
+    data_files: tuple[Path, ...]
     parts: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -405,10 +452,24 @@ class Checks:
 
 
 @dataclass(frozen=True)
+class Contender:
+    """A plan that was tried as a whole: its runtime per part, its speed, its worst part's SQNR.
+
+    `speed` is None where it was not timed; `failure`: why it could not be settled, or empty.
+    """
+
+    name: str
+    runtimes: Mapping[str, str]
+    speed: Speed | None
+    sqnr_db: float
+    failure: str
+
+
+@dataclass(frozen=True)
 class Report:
     """A build, told: the plan with its revisions, the checks, and where the bundle is.
 
-    `sizes`: bytes of weights per built part.
+    `sizes`: bytes of weights per built part; `contenders`: the plans that were tried.
     """
 
     bundle: Path
@@ -420,4 +481,6 @@ class Report:
     sizes: Mapping[str, int]
     artifacts: tuple[Artifact, ...]
     checks: Checks
+    contenders: tuple[Contender, ...]
+    chosen: str
     notes: tuple[str, ...]

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 
+from edgec.backends import backend
 from edgec.compare import Running
-from edgec.graphs import QUANTIZERS, behind_pair, extract, save
+from edgec.graphs import extract, save
 from edgec.isolate import call
 from edgec.reference import Reference
+from edgec.runtime.buckets import Buckets, mute, serve
 from edgec.runtime.npz import write as write_npz
 from edgec.runtime.openers import opener
 from edgec.samples import Input, stream
-from edgec.types import Artifact, Comparison, Engine, Feeds, Graph, Part
+from edgec.types import Artifact, Comparison, Feeds, Graph, Part
 
 
 @dataclass(frozen=True)
@@ -53,35 +54,14 @@ class EndToEnd:
     outputs: Feeds
 
 
-def cut(graph: Graph, engine: Engine, part: Part, artifact: Artifact, folder: Path) -> PartFiles:
+def cut(graph: Graph, part: Part, artifact: Artifact, folder: Path) -> PartFiles:
     """Write a part, once from the float graph and once from the engine that was emitted."""
-    source, built = folder / f"{part.name}.float.onnx", folder / f"{part.name}.built.onnx"
+    source = folder / f"{part.name}.float.onnx"
     if not source.is_file():
         save(extract(graph.model, part.inputs, part.outputs), source)
-    save(cut_built(engine.model, part), built)
+    built = backend(artifact.backend).cut(artifact, part, folder)
     feeds = folder / f"{part.name}.npz"
     return PartFiles(part, source, built, feeds, artifact.backend, artifact.settings)
-
-
-def cut_built(model: ir.Model, part: Part) -> ir.Model:
-    """A part of an emitted engine.
-
-    Where the part computes in INT8, the Q/DQ pair of an input comes along, as the engine has it; in
-    a float part that pair is the error of the part before.
-    """
-    plain = extract(model, part.inputs, part.outputs)
-    if not any(node.op_type in QUANTIZERS for node in plain.graph):
-        return plain
-    before = {name: behind_pair(model, name) for name in part.inputs}
-    piece = extract(model, list(before.values()), part.outputs)
-    named = {value: name for name, value in before.items()}
-    for node in piece.graph:
-        for value in node.outputs:
-            if value.name in part.inputs:
-                value.name = f"{value.name}/dequantized"
-    for value in piece.graph.inputs:
-        value.name = named.get(str(value.name), value.name)
-    return piece
 
 
 def verify_parts(
@@ -116,10 +96,11 @@ def verify_outputs(
     samples: Sequence[Path],
     inputs: Sequence[Input],
     threads: int,
+    buckets: Buckets | None = None,
 ) -> EndToEnd:
-    """Compare the engines, one after the other, with the source file."""
+    """Compare the engines, one after the other, with the source file, which sees no buckets."""
     found: EndToEnd = call(
-        _compare_outputs, original, list(artifacts), list(samples), list(inputs), threads
+        _compare_outputs, original, list(artifacts), list(samples), list(inputs), threads, buckets
     )
     return found
 
@@ -165,6 +146,7 @@ def _compare_outputs(
     samples: Sequence[Path],
     inputs: Sequence[Input],
     threads: int,
+    buckets: Buckets | None,
 ) -> EndToEnd:
     reference = Reference(original, threads)
     sessions = [
@@ -172,12 +154,15 @@ def _compare_outputs(
     ]
     running = {name: Running("", name) for name in reference.outputs}
     golden: tuple[Feeds, Feeds] | None = None
-    for feeds in stream(samples, inputs):
-        expected = reference.run(feeds)
-        known = dict(feeds)
+
+    def run(known: Feeds) -> Feeds:
         for artifact, session in sessions:
             known.update(session.run({name: known[name] for name in artifact.inputs}))
-        got = {name: np.asarray(known[name]) for name in reference.outputs}
+        return {name: np.asarray(known[name]) for name in reference.outputs}
+
+    for feeds in stream(samples, inputs):
+        expected = mute(reference.run(feeds), feeds, buckets)
+        got = serve(run, feeds, buckets)
         for name, comparison in running.items():
             comparison.add(expected[name], got[name])
         golden = golden or (feeds, got)

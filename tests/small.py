@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import graphs
@@ -18,8 +19,8 @@ from edgec.canonicalise import canonicalise
 from edgec.graphs import save as write
 from edgec.load import load
 from edgec.partition import partition
-from edgec.target import load_target
-from edgec.types import Graph, Part, Plan, Policy
+from edgec.target import load_target, stacks
+from edgec.types import Graph, Part, Plan, Policy, Runtime, Target
 
 Array = np.ndarray
 TARGETS = ("x86-vnni", "x86-avx2", "aarch64-dotprod", "generic")
@@ -60,8 +61,30 @@ def parts(name: str) -> tuple[Part, ...]:
     return partition(fixture(name))
 
 
-def plan(found: Graph, target: str, policy: Policy | None = None, *, data: bool = True) -> Plan:
-    return assign(found, partition(found), policy or Policy(), load_target(target), data=data)
+@functools.cache
+def target(name: str, backend: str = "onnxruntime") -> Target:
+    """A row with its runtimes of one backend alone, as `--backend` narrows it."""
+    for stack in stacks(name):
+        row = load_target(name, stack)
+        if found := tuple(one for one in row.runtimes if one.backend == backend):
+            return replace(row, runtimes=found)
+    raise LookupError(f"{name} has no {backend}")
+
+
+def runtime(name: str, backend: str = "onnxruntime") -> Runtime:
+    return target(name, backend).runtimes[0]
+
+
+def plan(
+    found: Graph,
+    name: str,
+    policy: Policy | None = None,
+    *,
+    data: bool = True,
+    backend: str = "onnxruntime",
+) -> Plan:
+    row = target(name, backend)
+    return assign(found, partition(found), policy or Policy(), row, data=data)
 
 
 def run(

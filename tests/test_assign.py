@@ -10,7 +10,6 @@ import pytest
 import small
 
 from edgec.assign import decide
-from edgec.target import load_target
 from edgec.types import Decision, Kind, Override, Plan, Policy, Scheme
 
 F, S, D, W, K = (
@@ -50,12 +49,13 @@ def test_the_ladder_of_each_kind(target: str, kind: str, data: bool) -> None:
     assert ladder(plan, part.name) == (WITH_DATA if data else WITHOUT_DATA)[target][kind]
     counts = Counter(d.scheme for d in plan.decisions.values())
     assert counts[plan.schemes[part.name]] > 0
-    row = load_target(target).ladders[Kind(kind)]
+    runtime = small.runtime(target)
+    row = runtime.ladders[Kind(kind)]
     for decision in plan.decisions.values():
         assert (decision.backend, decision.device) == ("onnxruntime", "cpu")
         if decision.scheme is plan.schemes[part.name] and decision.op_type != "Gather":
             assert decision.reason == row.reason
-            assert decision.evidence == f"{target}, ladders.{kind} ({row.confidence})"
+            assert decision.evidence == f"{runtime.name}, ladders.{kind} ({row.confidence})"
 
 
 @pytest.mark.parametrize("target", small.TARGETS)
@@ -192,7 +192,7 @@ MATMUL = "g (float[2,32] x) => (float[2,64] y) { [n] y = MatMul (x, w) }"
             f"g ({IMAGE}) => (float[1,16,8,8] y) {{ [n] y = Softmax (x) }}",
             S,
             {},
-            "Softmax has no INT8 form on x86-vnni",
+            "Softmax has no INT8 form on onnxruntime",
         ),
         (
             f"g ({IMAGE}) => (float[1,16,6,6] z) {{ [n] y = Add (x, x) z = Conv (y, w) }}",
@@ -240,7 +240,7 @@ def test_a_convolution_in_a_dynamic_part_stays_float() -> None:
     convs = [d for d in plan.decisions.values() if d.op_type == "Conv"]
     assert [d.scheme for d in convs] == [F]
     assert convs[0].reason == "Conv has no int8_dynamic form here"
-    assert convs[0].evidence.startswith("x86-vnni, ops.Conv")
+    assert convs[0].evidence.startswith("onnxruntime, ops.Conv")
 
 
 def test_products_of_activations_stay_float() -> None:
@@ -270,7 +270,7 @@ def test_a_large_embedding_keeps_a_scale_per_row_in_every_int8_part() -> None:
     decision = _lookup(ROWS).decisions["look"]
     assert decision.scheme is W
     assert decision.reason == "an embedding table keeps one scale per row"
-    assert decision.evidence == "x86-vnni, ops.Gather"
+    assert decision.evidence == "onnxruntime, ops.Gather"
 
 
 def test_a_small_embedding_stays_float() -> None:
@@ -289,7 +289,7 @@ def test_a_part_that_is_float_keeps_its_embedding_float() -> None:
             w=small.normal(1, WIDTH, WIDTH),
         )
     )
-    again = decide(found, plan, Policy(), load_target("x86-vnni"), data=True)
+    again = decide(found, plan, Policy(), small.target("x86-vnni"), data=True)
     assert {d.scheme for d in again.decisions.values()} == {F}
 
 
@@ -331,7 +331,7 @@ def test_a_pinned_node_stays_float_for_the_reason_of_its_revision() -> None:
     found = small.canonical(small.model(BLOCK, **BLOCK_WEIGHTS))
     plan = small.plan(found, "x86-vnni")
     pinned = Plan(**{**vars(plan), "pinned": {"conv": "the backend has no kernel"}})
-    again = decide(found, pinned, Policy(), load_target("x86-vnni"), data=True)
+    again = decide(found, pinned, Policy(), small.target("x86-vnni"), data=True)
     assert again.decisions["conv"].scheme is F
     assert again.decisions["conv"].reason == "the backend has no kernel"
     assert again.decisions["conv"].evidence == "revision"

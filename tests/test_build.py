@@ -59,6 +59,7 @@ def built(
             job = Job(
                 graphs.path(name),
                 target=target,
+                backend="onnxruntime",
                 data=samples(name) if data else None,
                 output=tmp_path_factory.mktemp("out") / f"{name}.edgec",
                 measure=False,
@@ -159,6 +160,7 @@ def test_built_twice_gives_the_same_bytes(
         Job(
             MODEL,
             target=target,
+            backend="onnxruntime",
             data=samples(NAME),
             output=tmp_path / "again.edgec",
             measure=False,
@@ -174,6 +176,7 @@ def test_a_folder_holds_what_the_file_holds(
     job = Job(
         MODEL,
         target="x86-vnni",
+        backend="onnxruntime",
         data=samples(NAME),
         output=tmp_path / "bundle",
         measure=False,
@@ -221,7 +224,16 @@ def test_an_activation_that_overflows_stops_the_build(tmp_path: Path) -> None:
     np.savez(data / "sample_0003.npz", **arrays)
     out = tmp_path / "model.edgec"
     with pytest.raises(InputError, match=r"sample_0003\.npz: the model turns it into NaN or inf"):
-        build(Job(MODEL, target="x86-vnni", data=data, output=out, measure=False))
+        build(
+            Job(
+                MODEL,
+                target="x86-vnni",
+                backend="onnxruntime",
+                data=data,
+                output=out,
+                measure=False,
+            )
+        )
     assert not out.exists()
 
 
@@ -268,6 +280,7 @@ def test_a_killed_build_leaves_no_half_bundle(
     temporary.mkdir()
     command = [sys.executable, "-m", "edgec", "build", str(MODEL), "--target", "x86-vnni"]
     command += ["--data", str(samples(NAME)), "-o", str(out / "m.edgec"), "--no-measure"]
+    command += ["--backend", "onnxruntime"]
     process = subprocess.Popen(
         command,
         env={**os.environ, "TMPDIR": str(temporary)},
@@ -357,6 +370,7 @@ def test_engines_per_part_equal_one_engine(
         Job(
             MODEL,
             target="x86-vnni",
+            backend="onnxruntime",
             data=samples(NAME),
             policy=policy,
             output=tmp_path / "m.edgec",
@@ -386,6 +400,7 @@ def test_a_part_that_misses_its_limit_goes_back_to_float(
         Job(
             MODEL,
             target="x86-vnni",
+            backend="onnxruntime",
             data=samples(NAME),
             output=tmp_path / "m.edgec",
             limits=Limits(part_sqnr_db=60.0),
@@ -446,6 +461,7 @@ def test_what_the_backend_disobeys_becomes_float_and_is_recorded(
         Job(
             graphs.path("cnn"),
             target="x86-vnni",
+            backend="onnxruntime",
             data=samples("cnn"),
             output=tmp_path / "m.edgec",
             limits=LOOSE,
@@ -479,6 +495,7 @@ def test_a_backend_that_breaks_on_int8_ends_in_float(
         Job(
             graphs.path("cnn"),
             target="x86-vnni",
+            backend="onnxruntime",
             data=samples("cnn"),
             output=tmp_path / "m.edgec",
             measure=False,
@@ -500,7 +517,7 @@ def test_a_backend_that_always_breaks_fails_the_build(
         raise EmitError("audit: refused", hint="h", log="the log")
 
     monkeypatch.setattr(Backend, "emit", broken)
-    job = Job(graphs.path("mlp"), target="x86-vnni", output=tmp_path / "m", measure=False)
+    job = Job(graphs.path("mlp"), target="generic", output=tmp_path / "m", measure=False)
     with pytest.raises(EmitError, match="audit: refused") as caught:
         build(job)
     assert caught.value.log == "the log"
@@ -516,6 +533,7 @@ def test_a_quantized_model_is_shipped_as_it_is(name: str, tmp_path: Path) -> Non
         Job(
             graphs.path(name),
             target="x86-vnni",
+            backend="onnxruntime",
             output=tmp_path / "m.edgec",
             measure=False,
             threads=1,
@@ -596,6 +614,7 @@ def test_speed_is_measured_where_the_machine_is_the_target(
     report = build(
         Job(
             graphs.path("mlp"),
+            backend="onnxruntime",
             data=samples("mlp"),
             output=tmp_path / "m.edgec",
             limits=LOOSE,
@@ -619,6 +638,7 @@ def test_a_build_tells_its_stages(samples: Callable[[str], Path], tmp_path: Path
         Job(
             MODEL,
             target="x86-vnni",
+            backend="onnxruntime",
             data=samples(NAME),
             output=tmp_path / "m.edgec",
             measure=False,

@@ -17,14 +17,13 @@ from edgec.calibrators.percentile import SHARE
 from edgec.errors import InputError, InternalError
 from edgec.placement import place
 from edgec.samples import Samples, read
-from edgec.target import load_target
 from edgec.types import Graph, Histogram, Method, Placement, Statistics, ValueStatistics
 
 RELATIVE = 1e-5  # one rounding of float32 in a sum
 
 
 def placement(found: Graph, target: str = "x86-vnni") -> Placement:
-    return place(found.model, small.plan(found, target).decisions, load_target(target))
+    return place(found.model, small.plan(found, target).decisions, small.runtime(target))
 
 
 def folder_of(name: str, folder: Path, count: int = 5) -> Samples:
@@ -53,7 +52,7 @@ def arrays(found: Graph, samples: Samples, names: list[str]) -> dict[str, list[n
 
 
 @pytest.mark.parametrize("name", ["clip_torchscript", "siamese", "no_value_info", "cnn_tf"])
-def test_ranges_means_and_peaks_equal_numpy(name: str, tmp_path: Path) -> None:
+def test_ranges_means_and_extremes_equal_numpy(name: str, tmp_path: Path) -> None:
     found, samples = small.fixture(name), folder_of(name, tmp_path)
     need = placement(found)
     statistics = observe(found, samples)
@@ -61,7 +60,7 @@ def test_ranges_means_and_peaks_equal_numpy(name: str, tmp_path: Path) -> None:
     assert statistics.fingerprint == samples.fingerprint
     assert need.values
     assert need.means
-    assert set(statistics.values) == need.values | need.means | need.peaks
+    assert set(statistics.values) == need.values | need.means | need.extents
     seen = arrays(found, samples, sorted(statistics.values))
     for value, one in statistics.values.items():
         assert one.samples == len(samples.calibration)
@@ -83,12 +82,14 @@ def test_ranges_means_and_peaks_equal_numpy(name: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(
                 one.channel_mean, np.mean(means, axis=0), atol=RELATIVE * scale
             )
-        assert (one.channel_peak is not None) == (value in need.peaks)
-        if one.channel_peak is not None:
-            peaks = [np.abs(a).reshape(-1, a.shape[-1]).max(axis=0) for a in seen[value]]
-            np.testing.assert_allclose(
-                one.channel_peak, np.max(peaks, axis=0), atol=RELATIVE * scale
-            )
+        flat = np.concatenate([a.reshape(-1, a.shape[-1]) for a in seen[value]])
+        for found_extreme, extreme in (
+            (one.channel_low, flat.min(axis=0)),
+            (one.channel_high, flat.max(axis=0)),
+        ):
+            assert (found_extreme is not None) == (value in need.extents)
+            if found_extreme is not None:
+                np.testing.assert_allclose(found_extreme, extreme, atol=RELATIVE * scale)
 
 
 def _same(one: Statistics, other: Statistics) -> None:
@@ -99,7 +100,8 @@ def _same(one: Statistics, other: Statistics) -> None:
         assert value.high == pytest.approx(twin.high, rel=RELATIVE, abs=1e-6)
         for first, second in (
             (value.channel_mean, twin.channel_mean),
-            (value.channel_peak, twin.channel_peak),
+            (value.channel_low, twin.channel_low),
+            (value.channel_high, twin.channel_high),
         ):
             assert (first is None) == (second is None)
             if first is not None:

@@ -13,7 +13,7 @@ import small
 from edgec.graphs import extract, reads
 from edgec.join import _ordered
 from edgec.partition import partition
-from edgec.types import Graph, Part
+from edgec.types import Graph, Part, Scheme
 
 # name, kind, modality of each part
 EXPECTED: dict[str, set[tuple[str, str, str]]] = {
@@ -308,7 +308,7 @@ def test_the_parts_together_equal_the_whole_bit_for_bit(name: str, seed: int) ->
     whole = small.run(found.model, feeds)
     parts = partition(found)
     known = dict(feeds)
-    for part in _ordered(parts):
+    for part in _ordered(parts, {part.name: ("", Scheme.FLOAT32) for part in parts}):
         piece = extract(found.model, part.inputs, part.outputs)
         assert {str(v.name) for v in piece.graph.inputs} <= set(part.inputs)
         made = small.run(piece, known)

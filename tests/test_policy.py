@@ -64,13 +64,17 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     [
         ("[part.vision]\nscheme = 'float32'", "part", "parts, ops, nodes, limits and engines"),
         ("parts = 3", "parts", 'write [parts."…"]'),
-        ("[parts]\nvision = 'float32'", "parts.vision", "the keys are scheme and method"),
-        ("[parts.vision]", "parts.vision", "the keys are scheme and method"),
-        ("[parts.vision]\nschema = 'float32'", "parts.vision", "the keys are scheme and method"),
+        ("[parts]\nvision = 'float32'", "parts.vision", "the keys are scheme, method, runtime"),
+        ("[parts.vision]", "parts.vision", "the keys are scheme, method, runtime"),
+        (
+            "[parts.vision]\nschema = 'float32'",
+            "parts.vision",
+            "the keys are scheme, method, runtime",
+        ),
         (
             "[parts.vision]\nscheme = 'int7'",
             "parts.vision.scheme",
-            "choose one of float32, int8_static, int8_dynamic, int8_weight_only",
+            "choose one of float32, bfloat16, float16, int8_static, int8_dynamic, int8_weight_only",
         ),
         ("[parts.vision]\nscheme = 'kept'", "parts.vision.scheme", "choose one of float32"),
         (
@@ -84,7 +88,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         ("limits = 3", "limits", "the keys are part_sqnr_db and cosine"),
         ("[limits]\ncosine = 'high'", "limits.cosine", "a number, or false"),
         ("[limits]\ncosine = true", "limits.cosine", "a number, or false"),
-        ("[engines]\njoin = 'no'", "engines", "the key is joining"),
+        ("[engines]\njoin = 'no'", "engines", "the keys are joining and hint"),
         ("[engines]\njoining = 'apart'", "engines.joining", "choose one of together, per-part"),
     ],
 )
@@ -164,7 +168,7 @@ def test_a_policy_overrides_parts_ops_and_nodes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("policy", "scheme", "evidence"),
     [
-        ({}, Scheme.INT8_DYNAMIC, "x86-vnni, ladders.mlp (inferred)"),
+        ({}, Scheme.INT8_DYNAMIC, "onnxruntime, ladders.mlp (inferred)"),
         ({"parts": Scheme.FLOAT32}, Scheme.FLOAT32, "defaults, parts.model"),
         (
             {"parts": Scheme.FLOAT32, "ops": Scheme.INT8_WEIGHT_ONLY},

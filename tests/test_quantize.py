@@ -10,30 +10,18 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import small
+from engines import everywhere, seen
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgec.graphs import weight
-from edgec.placement import place
 from edgec.quantize import quantize
 from edgec.quantize.static import BIAS_LIMIT, affine
 from edgec.quantize.weights import channel_axis, correction, quantize_weight
-from edgec.target import load_target
-from edgec.types import (
-    Graph,
-    Grid,
-    Method,
-    Override,
-    Plan,
-    Policy,
-    Scheme,
-    Statistics,
-    Target,
-    ValueStatistics,
-)
+from edgec.types import Graph, Grid, Method, Plan, Scheme, Statistics
 
-U8, S8 = load_target("x86-vnni").grid, load_target("aarch64-dotprod").grid
-U7 = load_target("x86-avx2").grid
+U8, S8 = small.runtime("x86-vnni").grid, small.runtime("aarch64-dotprod").grid
+U7 = small.runtime("x86-avx2").grid
 SYMMETRIC = {
     "uint8": replace(U8, symmetric_activations=True),
     "int8": replace(S8, symmetric_activations=True),
@@ -152,46 +140,20 @@ def test_the_axis_of_output_channels(op: str, shape: str, attributes: str, axis:
 # whole graphs
 
 
-def seen(
-    found: Graph, plan: Plan, target: Target, feeds: list[Mapping[str, np.ndarray]]
-) -> Statistics:
-    """Statistics by numpy, over the float graph."""
-    need = place(found.model, plan.decisions, target)
-    inputs = {v.name for v in found.model.graph.inputs}
-    names = sorted(need.values | need.means | need.peaks)
-    made = [name for name in names if name not in inputs]
-    model = small.exposed(found.model, made)
-    runs = [{**one, **(small.run(model, one) if made else {})} for one in feeds]
-    values = {}
-    for name in names:
-        arrays = [run[name] for run in runs]
-        axes = tuple(i for i in range(arrays[0].ndim) if i != 1)
-        flat = [np.abs(a).reshape(-1, a.shape[-1]).max(axis=0) for a in arrays]
-        values[name] = ValueStatistics(
-            low=float(min(a.min() for a in arrays)),
-            high=float(max(a.max() for a in arrays)),
-            samples=len(runs),
-            channel_mean=np.mean([a.mean(axis=axes) for a in arrays], axis=0)
-            if name in need.means
-            else None,
-            channel_peak=np.max(flat, axis=0) if name in need.peaks else None,
-        )
-    return Statistics(values, len(runs), "numpy")
-
-
 def quantized(
     found: Graph,
     feeds: list[Mapping[str, np.ndarray]],
     target: str = "x86-vnni",
     scheme: Scheme | None = None,
     statistics: Statistics | None = None,
+    backend: str = "onnxruntime",
 ) -> tuple[Graph, Plan, ir.Model]:
-    row = load_target(target)
-    policy = Policy() if scheme is None else Policy(parts=(Override("*", scheme, None),))
-    plan = small.plan(found, target, policy)
+    runtime = small.runtime(target, backend)
+    policy = None if scheme is None else everywhere(scheme)
+    plan = small.plan(found, target, policy, backend=backend)
     methods = dict.fromkeys(plan.methods, Method.MINMAX)
-    statistics = seen(found, plan, row, feeds) if statistics is None else statistics
-    return found, plan, quantize(found.model, plan.decisions, statistics, methods, row)
+    statistics = seen(found, plan, runtime, feeds) if statistics is None else statistics
+    return found, plan, quantize(found.model, plan.decisions, statistics, methods, runtime)
 
 
 BLOCK = """g (float[1,16,12,12] x) => (float[1,16,12,12] y) {
@@ -433,8 +395,8 @@ def test_the_correction_is_the_mean_shift_of_a_product(turned: int) -> None:
 def test_correction_removes_the_mean_error(group: int, bias: bool, scheme: Scheme) -> None:
     found = conv_model(group, bias)
     feeds = [{"x": small.normal(seed, 1, 16, 9, 9) + 2} for seed in range(12)]
-    row = load_target("x86-avx2")  # seven bits: a larger error
-    plan = small.plan(found, "x86-avx2", Policy(parts=(Override("*", scheme, None),)))
+    row = small.runtime("x86-avx2")  # seven bits: a larger error
+    plan = small.plan(found, "x86-avx2", everywhere(scheme))
     assert plan.decisions["conv"].scheme is scheme
     statistics = seen(found, plan, row, feeds)
     without = Statistics(

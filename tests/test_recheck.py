@@ -12,8 +12,7 @@ import small
 from edgec import runtime
 from edgec.build import Job, build
 from edgec.errors import InputError
-from edgec.recheck import Recheck, read_labels, recheck
-from edgec.samples import inputs
+from edgec.recheck import Recheck, recheck
 from edgec.types import Comparison, Limits, Report
 
 NAME = "siamese"
@@ -45,7 +44,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_part_and_output_is_compared(report: Report, fresh: Path) -> None:
-    found = recheck(report.bundle, graphs.path(NAME), fresh, None, None, 1)
+    found = recheck(report.bundle, graphs.path(NAME), fresh, (), None, 1)
     outputs = {(p.name, v) for p in report.plan.parts for v in p.outputs}
     assert {(c.part, c.value) for c in found.parts} == outputs
     assert [c.value for c in found.outputs] == [
@@ -61,7 +60,7 @@ def test_every_part_and_output_is_compared(report: Report, fresh: Path) -> None:
 
 
 def test_the_figures_are_those_of_the_bundle(report: Report, fresh: Path) -> None:
-    found = recheck(report.bundle, graphs.path(NAME), fresh, None, None, 1)
+    found = recheck(report.bundle, graphs.path(NAME), fresh, (), None, 1)
     exact, ours = [], []
     with runtime.load(report.bundle, 1) as model:
         for path in sorted(fresh.iterdir()):
@@ -80,7 +79,7 @@ def test_the_figures_are_those_of_the_bundle(report: Report, fresh: Path) -> Non
 
 def test_another_model_is_refused(report: Report, fresh: Path) -> None:
     with pytest.raises(InputError) as caught:
-        recheck(report.bundle, graphs.path("cnn"), fresh, None, None, 1)
+        recheck(report.bundle, graphs.path("cnn"), fresh, (), None, 1)
     assert "cnn.onnx is not the model that" in caught.value.message
     assert "siamese.onnx" in caught.value.hint
 
@@ -88,7 +87,7 @@ def test_another_model_is_refused(report: Report, fresh: Path) -> None:
 def test_data_of_another_model_is_refused(report: Report, tmp_path: Path) -> None:
     data = graphs.write_samples("cnn", tmp_path, 3)
     with pytest.raises(InputError, match=r"sample_0000\.npz: input 'left' is missing"):
-        recheck(report.bundle, graphs.path(NAME), data, None, None, 1)
+        recheck(report.bundle, graphs.path(NAME), data, (), None, 1)
 
 
 def test_a_metric_with_labels(report: Report, fresh: Path, tmp_path: Path) -> None:
@@ -100,23 +99,48 @@ def test_a_metric_with_labels(report: Report, fresh: Path, tmp_path: Path) -> No
     truth = [int(s.argmax()) if index % 2 else 0 for index, s in enumerate(scores)]
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(map(str, truth)))
-    found = recheck(report.bundle, graphs.path(NAME), fresh, "top1", labels, 1)
-    (figure,) = found.figures
+    wanted = ("top1", "f1:average=micro")
+    found = recheck(report.bundle, graphs.path(NAME), fresh, wanted, labels, 1)
+    top, f1 = found.figures
     expected = np.mean([int(s.argmax()) == t for s, t in zip(scores, truth, strict=True)])
-    assert figure.metric == "top1"
-    assert figure.original == pytest.approx(expected)
-    assert figure.samples == 7
-    assert figure.low <= figure.difference <= figure.high
+    assert (top.metric, f1.metric) == ("top1", "f1 micro")
+    assert top.original == pytest.approx(expected)
+    for figure in found.figures:
+        assert figure.original == top.original
+        assert figure.samples == 7
+        assert figure.low <= figure.difference <= figure.high
+    (classes,) = [c for c in found.outputs if c.value == "classes"]
+    assert top.agreement == f1.agreement == classes.agreement
 
 
-def test_a_metric_is_known_before_the_work_begins(report: Report, fresh: Path) -> None:
-    with pytest.raises(InputError, match="unknown metric 'f1'"):
-        recheck(report.bundle, graphs.path(NAME), fresh, "f1", None, 1)
+def test_metric_and_labels_are_known_before_the_work_begins(fresh: Path, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing.edgec"
+    with pytest.raises(InputError, match="unknown metric 'accuracy'"):
+        recheck(nothing, graphs.path(NAME), fresh, ["accuracy"], None, 1)
+    with pytest.raises(InputError, match="metric top1 needs labels"):
+        recheck(nothing, graphs.path(NAME), fresh, ["top1"], None, 1)
+
+
+def test_labels_are_read_before_the_models_run(
+    report: Report, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("s0,1\ns1,nan\n")
+    monkeypatch.setattr("edgec.recheck.verify_parts", None)
+    with pytest.raises(InputError, match=r"labels\.csv, line 2: 'nan' is not a whole number"):
+        recheck(report.bundle, graphs.path(NAME), fresh, ["top1"], labels, 1)
+
+
+def test_a_metric_that_the_outputs_do_not_serve(report: Report, fresh: Path) -> None:
+    wanted = ["retrieval:query=classes,gallery=nothing"]
+    with pytest.raises(InputError, match=r"s0\.npz: the model has no output 'nothing'") as caught:
+        recheck(report.bundle, graphs.path(NAME), fresh, wanted, None, 1)
+    assert "classes" in caught.value.hint
 
 
 def test_a_file_that_is_no_bundle(fresh: Path) -> None:
     with pytest.raises(InputError, match=r"cnn\.onnx"):
-        recheck(graphs.path("cnn"), graphs.path("cnn"), fresh, None, None, 1)
+        recheck(graphs.path("cnn"), graphs.path("cnn"), fresh, (), None, 1)
 
 
 # limits
@@ -140,67 +164,3 @@ def test_a_bundle_that_misses_its_limits_on_this_data_fails() -> None:
     assert drifted is not None
     assert (drifted.goal, drifted.value, drifted.limit) == ("cosine of output classes", 0.96, 0.97)
     assert _found(1.0, 0.1, Limits(part_sqnr_db=None, cosine=None)).missed is None
-
-
-# labels
-
-FILES = [Path("a/s1.npz"), Path("a/s2.npz"), Path("a/s3.npz")]
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("plain.txt", "3\n1\n2.5\n"),
-        ("named.csv", "s3.npz,2.5\ns1.npz,3\ns2.npz,1\n"),
-        ("headed.csv", "file,number\ns2.npz,1\ns1.npz,3\ns3.npz,2.5\n"),
-        ("more.csv", "s2.npz,1\ns1.npz,3\ns3.npz,2.5\nother.npz,9\n"),
-    ],
-)
-def test_labels_as_text(name: str, text: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    path.write_text(text)
-    assert read_labels(path, FILES).tolist() == [3, 1, 2.5]
-
-
-def test_labels_as_an_array(tmp_path: Path) -> None:
-    np.save(tmp_path / "labels.npy", np.array([3, 1, 2]))
-    assert read_labels(tmp_path / "labels.npy", FILES).tolist() == [3, 1, 2]
-
-
-def test_labels_for_files_with_several_samples(tmp_path: Path) -> None:
-    path = tmp_path / "labels.txt"
-    path.write_text("1\n2\n3\n4\n5\n6\n")
-    assert read_labels(path, FILES, 6).tolist() == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(InputError, match=r"labels of shape \(6,\) for 3 samples"):
-        read_labels(path, FILES)
-
-
-@pytest.mark.parametrize(
-    ("text", "message", "hint"),
-    [
-        ("1\n2\n", r"labels of shape \(2,\) for 3 samples", "one number per sample file"),
-        ("cat\ndog\ncat\n", "not readable as labels", "one number per line"),
-        ("s1.npz,1\ns2.npz,2\n", "not readable as labels: .*s3.npz", "file,number"),
-        ("", r"labels of shape \(0,\) for 3 samples", "one number per sample file"),
-        ("s1.npz,1\ns2.npz\n", "not readable as labels", "file,number"),
-    ],
-)
-def test_labels_that_do_not_fit(text: str, message: str, hint: str, tmp_path: Path) -> None:
-    path = tmp_path / "labels.csv"
-    path.write_text(text)
-    with pytest.raises(InputError, match=message) as caught:
-        read_labels(path, FILES)
-    assert caught.value.message.startswith(f"{path}: ")
-    assert hint in caught.value.hint
-
-
-def test_labels_that_are_missing_or_pickled(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not readable as labels"):
-        read_labels(tmp_path / "nothing.txt", FILES)
-    np.save(tmp_path / "bad.npy", np.array([{}, {}, {}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match="not readable as labels"):
-        read_labels(tmp_path / "bad.npy", FILES)
-    (tmp_path / "empty.npy").write_bytes(b"")
-    with pytest.raises(InputError, match="not readable as labels"):
-        read_labels(tmp_path / "empty.npy", FILES)
-    assert [one.name for one in inputs(small.fixture(NAME))] == ["left", "right"]

@@ -47,8 +47,10 @@ def plan(**ladders: tuple[Scheme, ...]) -> Plan:
             f"{name}/n": Decision(f"{name}/n", "Conv", name, ladder[0], "b", "cpu", "r", "e")
             for name, ladder in ladders.items()
         },
+        runtimes=dict.fromkeys(ladders, "first"),
         schemes={name: ladder[0] for name, ladder in ladders.items()},
         ladders={name: ladder[1:] for name, ladder in ladders.items()},
+        spares={name: {} for name in ladders},
         methods=dict.fromkeys(ladders, Method.MINMAX),
     )
 
@@ -87,7 +89,7 @@ def checks(
 def artifact(*misplaced: str) -> Artifact:
     none = Counts(0, 0)
     return Artifact(
-        "main", "b", "cpu", Path("m"), (), (), (), {}, none, none, none, tuple(misplaced)
+        "main", "b", "cpu", Path("m"), (), (), (), (), {}, none, none, none, tuple(misplaced)
     )
 
 
@@ -257,3 +259,66 @@ def test_an_engine_that_breaks_takes_its_parts_one_step_back() -> None:
 def test_an_engine_that_breaks_in_float_has_no_way_back() -> None:
     first = plan(a=(F,), b=(K,))
     assert retreat(first, ["a", "b"], "audit: refused") is first
+
+
+def test_an_engine_that_breaks_moves_to_a_spare_runtime_and_its_ladder() -> None:
+    first = replace(
+        plan(a=(S, D, F), b=(D, W, F)),
+        spares={"a": {"second": (D, F), "third": (F,)}, "b": {}},
+    )
+    found = retreat(first, ["a", "b"], "convert: crashed")
+    assert found.runtimes == {"a": "second", "b": "first"}
+    assert found.schemes == {"a": D, "b": W}
+    assert found.ladders == {"a": (F,), "b": (F,)}
+    assert found.spares == {"a": {"third": (F,)}, "b": {}}
+    moved, stepped = found.revisions
+    assert moved == Revision(
+        "a", S, D, "first: the backend failed: convert: crashed", runtime="second"
+    )
+    assert stepped == Revision("b", D, W, "the backend failed: convert: crashed")
+    again = retreat(found, ["a"], "convert: crashed")
+    assert (again.runtimes["a"], again.schemes["a"], again.ladders["a"]) == ("third", F, ())
+    assert again.revisions[-1].reason.startswith("second: the backend failed")
+    assert retreat(again, ["a"], "convert: crashed") is again
+
+
+def test_a_part_in_float_or_kept_can_move_too() -> None:
+    spares = {"second": (F,)}
+    first = replace(plan(a=(F,), b=(K,)), spares={"a": spares, "b": {"second": (K,)}})
+    found = retreat(first, ["a", "b"], "refused")
+    assert found.runtimes == {"a": "second", "b": "second"}
+    assert found.schemes == {"a": F, "b": K}
+
+
+def test_a_step_down_stays_on_its_runtime() -> None:
+    first = replace(plan(a=(S, F)), spares={"a": {"second": (S, F)}})
+    found = revise(first, checks([comparison("a", 3.0)]), [], Limits())
+    assert found.runtimes == {"a": "first"}
+    assert found.schemes == {"a": F}
+    assert found.spares == first.spares
+    assert found.revisions[0].runtime == ""
+
+
+def test_what_the_old_runtime_disobeyed_is_forgotten() -> None:
+    first = replace(
+        plan(a=(S, F), b=(S, F)),
+        pinned={"a/n": "no kernel", "b/n": "no kernel"},
+        spares={"a": {"second": (S, F)}, "b": {}},
+    )
+    assert retreat(first, ["a"], "crashed").pinned == {"b/n": "no kernel"}
+
+
+def test_what_is_wrong_and_has_no_safer_scheme_moves() -> None:
+    first = replace(plan(a=(K,), b=(F,)), spares={"a": {"second": (K,)}, "b": {}})
+    found = revise(first, checks([comparison("a", 3.0), comparison("b", 3.0)]), [], Limits())
+    assert found.runtimes == {"a": "second", "b": "first"}
+    (revision,) = found.revisions
+    assert revision == Revision("a", K, K, "first: SQNR 3.0 dB is below 12 dB", runtime="second")
+    far = checks([comparison("a", 13.0), comparison("b", 13.0)], [comparison("", cosine=0.5)])
+    drifted = revise(first, far, [], Limits())
+    assert drifted.runtimes == {"a": "second", "b": "first"}
+    assert drifted.revisions[0].reason.startswith("first: output v has cosine 0.5000 end to end")
+    # a safer scheme comes first
+    both = replace(plan(a=(S, F)), spares={"a": {"second": (S, F)}})
+    stepped = revise(both, checks([comparison("a", 3.0)]), [], Limits())
+    assert (stepped.runtimes, stepped.schemes) == ({"a": "first"}, {"a": F})

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import graphs
+import media
 import numpy as np
 import pytest
 import small
@@ -14,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec import samples
+from edgec.binding import Bound, bind
 from edgec.canonicalise import canonicalise
-from edgec.errors import InputError
+from edgec.errors import InputError, InternalError
+from edgec.recipe import load_recipe
 from edgec.types import Range
 
 NEEDS = samples.inputs(small.fixture("clip_torchscript"))
@@ -279,6 +282,138 @@ def test_no_more_files_than_asked_for_are_read(tmp_path: Path) -> None:
     graphs.write_samples("clip_torchscript", tmp_path, 6)
     (tmp_path / "sample_0004.npz").write_bytes(b"")
     assert len(samples.open_samples(tmp_path, NEEDS, 4).files) == 4
+
+
+# samples that a recipe prepares
+
+MINE = 'extends = "image-text"\n[readers.image]\nsize = [32, 32]\n'
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Bound:
+    media.write(tmp_path / "recipe" / "tokenizer.json", media.tokenizer_bytes())
+    path = media.write(tmp_path / "recipe" / "mine.toml", MINE)
+    return bind(load_recipe(str(path)), NEEDS, [path.parent])
+
+
+def pairs(folder: Path, count: int, pictures: int = 99, text: str = "a cat") -> Path:
+    """A table of captions, of which several may be of one picture."""
+    lines = ["image,text"]
+    for number in range(count):
+        name = f"{number % pictures}.png"
+        media.write(folder / name, media.picture(media.pixels(33, 34 + number % pictures)))
+        lines.append(f"{name},{text}{' red' * number}")
+    return media.write(folder / "pairs.csv", "\n".join(lines))
+
+
+def test_prepared_samples_are_the_readers_arrays(recipe: Bound, tmp_path: Path) -> None:
+    data = pairs(tmp_path / "data", 5)
+    found = samples.open_samples(data, NEEDS, 100, recipe, tmp_path / "into")
+    assert found.recipe is recipe
+    assert found.origin == "5 samples"
+    assert [path.name for path in found.files] == [f"pairs.csv:{n}" for n in range(2, 7)]
+    assert (len(found.calibration), len(found.verification)) == (3, 2)
+    readers = recipe.open()
+    for number, feeds in enumerate(samples.stream(found.files, NEEDS)):
+        item = data.parent / f"{number}.png"
+        wanted = readers.prepare({"image": item, "text": "a cat" + " red" * number})
+        assert set(feeds) == set(wanted)
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(feeds[name], array, strict=True)
+    lengths = [feeds["ids"].shape[1] for feeds in samples.stream(found.files, NEEDS)]
+    assert lengths == [4, 5, 6, 7, 8]
+
+
+def test_a_folder_of_pairs(recipe: Bound, tmp_path: Path) -> None:
+    for number in range(4):
+        media.write(tmp_path / "data" / f"{number}.png", media.picture(media.pixels(40, 40)))
+        media.write(tmp_path / "data" / f"{number}.txt", "a dog")
+    found = samples.open_samples(tmp_path / "data", NEEDS, 3, recipe, tmp_path / "into")
+    assert found.origin == "3 samples of 4"
+    assert [path.name for path in found.files] == ["0.png", "1.png", "2.png"]
+
+
+def test_captions_of_one_picture_are_on_one_side_of_the_split(
+    recipe: Bound, tmp_path: Path
+) -> None:
+    data = pairs(tmp_path / "data", 12, pictures=4)
+    found = samples.open_samples(data, NEEDS, 100, recipe, tmp_path / "into")
+    numbers = [int(path.name.split(":")[1]) - 2 for path in found.verification]
+    assert {number % 4 for number in numbers} == {1}
+    assert len(numbers) == 3
+    one = pairs(tmp_path / "one", 6, pictures=1)
+    found = samples.open_samples(one, NEEDS, 100, recipe, tmp_path / "alike")
+    assert (len(found.calibration), len(found.verification)) == (4, 2)
+
+
+def test_the_fingerprint_covers_data_and_recipe(recipe: Bound, tmp_path: Path) -> None:
+    def fingerprint(data: Path, chosen: Bound, into: str) -> str:
+        return samples.open_samples(data, NEEDS, 100, chosen, tmp_path / into).fingerprint
+
+    data = pairs(tmp_path / "data", 3)
+    first = fingerprint(data, recipe, "1")
+    assert fingerprint(data, recipe, "2") == first
+    assert fingerprint(pairs(tmp_path / "more", 3, text="a dog"), recipe, "3") != first
+    path = media.write(tmp_path / "recipe" / "mine.toml", MINE + "crop = 0.99\n")
+    # another crop that cuts these pictures alike is another recipe still
+    other = bind(load_recipe(str(path)), NEEDS, [path.parent])
+    assert fingerprint(data, other, "4") != first
+    arrays = graphs.write_samples("clip_torchscript", tmp_path / "arrays", 3)
+    assert fingerprint(arrays, recipe, "5") != fingerprint(arrays, other, "6")
+    plain = samples.open_samples(arrays, NEEDS, 100)
+    assert plain.fingerprint == fingerprint(arrays, Bound(), "7")
+
+
+def test_npz_files_are_taken_as_they_are_with_any_recipe(recipe: Bound, tmp_path: Path) -> None:
+    folder = graphs.write_samples("clip_torchscript", tmp_path / "arrays", 3)
+    found = samples.open_samples(folder, NEEDS, 100, recipe, tmp_path / "into")
+    assert found.files == tuple(sorted(folder.iterdir()))
+    assert found.recipe is recipe
+    assert not (tmp_path / "into").exists()
+
+
+def test_nothing_that_the_recipe_reads(recipe: Bound, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    media.write(tmp_path / "data" / "movie.mp4", "")
+    with pytest.raises(InputError, match="holds nothing that recipe mine reads") as caught:
+        samples.open_samples(tmp_path / "data", NEEDS, 100, recipe, tmp_path / "into")
+    assert "image: .png .jpg .jpeg .webp .bmp; text: .txt" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("1.png", b"\x89PNG junk"), "{data}, line 3, column 'image': 1.png: n"),
+        (("pairs.csv", b"image,text\n0.png,x\n1.png,\n"), "{data}, line 3, column 'text': the te"),
+        (("pairs.csv", b"image,text\n0.png,x\n"), "{data}, line 2: one sample cannot both"),
+    ],
+)
+def test_a_bad_sample_is_named_by_its_line(
+    change: tuple[str, bytes], message: str, recipe: Bound, tmp_path: Path
+) -> None:
+    data = pairs(tmp_path / "data", 3)
+    media.write(data.parent / change[0], change[1])
+    with pytest.raises(InputError) as caught:
+        samples.open_samples(data, NEEDS, 100, recipe, tmp_path / "into")
+    assert caught.value.message.startswith(message.format(data=data))
+
+
+def test_a_prepared_sample_outside_of_its_range_is_named(tmp_path: Path) -> None:
+    found = canonicalise(
+        small.graph(small.fixture("clip_torchscript").model),
+        {"image": tuple(map(Range, (2, 3, 32, 32), (4, 3, 32, 32)))},
+    )
+    needs = samples.inputs(found)
+    media.write(tmp_path / "recipe" / "tokenizer.json", media.tokenizer_bytes())
+    bound = bind(load_recipe("image-text"), needs, [tmp_path / "recipe"])
+    with pytest.raises(InputError, match="input 'image' has 1 in dimension 0") as caught:
+        samples.open_samples(pairs(tmp_path / "d", 3), needs, 9, bound, tmp_path / "into")
+    assert "pairs.csv, line 2" in caught.value.message
+
+
+def test_a_recipe_needs_a_place(recipe: Bound, tmp_path: Path) -> None:
+    with pytest.raises(InternalError):
+        samples.open_samples(pairs(tmp_path / "data", 3), NEEDS, 9, recipe)
 
 
 # made-up samples

@@ -10,8 +10,9 @@ import pytest
 import small
 
 from edgec import target as module
+from edgec.backends import BUILT_IN
 from edgec.errors import InputError
-from edgec.target import host, load_target, names
+from edgec.target import host, load_target, names, stacks
 from edgec.types import Kind, Scheme
 
 
@@ -29,36 +30,78 @@ verified = "measured by me"
 """
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_row_is_complete(name: str) -> None:
-    target = load_target(name)
-    assert target.name == name
-    assert set(target.ladders) == set(Kind)
-    assert target.grid.source
-    assert target.grid.confidence
-    assert target.stack.source
-    assert target.stack.confidence
-    assert "WeightBiasQuantization" in target.stack.settings["disabled_optimizers"]  # type: ignore[operator]
-    np.dtype(target.grid.activations)
-    for ladder in target.ladders.values():
-        assert ladder.reason
-        assert ladder.source
-        assert ladder.confidence in ("measured", "documented", "inferred")
-        assert ladder.with_data[-1] is Scheme.FLOAT32
-        assert ladder.without_data[-1] is Scheme.FLOAT32
-        assert Scheme.INT8_STATIC not in ladder.without_data
-        assert ladder.int8_ops <= set(target.ops)
+ROWS = [(name, stack) for name in names() for stack in stacks(name)]
+
+
+@pytest.mark.parametrize(("name", "stack"), ROWS)
+def test_every_row_is_complete(name: str, stack: str) -> None:
+    target = load_target(name, stack)
+    assert (target.name, target.stack) == (name, stack)
+    assert target.runtimes
+    assert len({one.name for one in target.runtimes}) == len(target.runtimes)
+    # decisions are told apart by backend and device, so no two runtimes of a stack share both
+    assert len({(one.backend, one.device) for one in target.runtimes}) == len(target.runtimes)
+    for runtime in target.runtimes:
+        assert target.runtime(runtime.name) is runtime
+        assert runtime.backend in BUILT_IN
+        assert set(runtime.ladders) == set(Kind)
+        for known in (runtime, runtime.grid, *runtime.ladders.values()):
+            assert known.source
+            assert known.confidence in ("measured", "documented", "inferred")
+        np.dtype(runtime.grid.activations)
+        assert any(rule.schemes for rule in runtime.ops.values())
+        # the safest numbers that the device has: FP16 hardware computes nothing in FP32
+        fp16 = runtime.precision is Scheme.FLOAT16
+        safest = Scheme.FLOAT16 if fp16 else Scheme.FLOAT32
+        for ladder in runtime.ladders.values():
+            assert ladder.reason
+            assert ladder.with_data[-1] is ladder.without_data[-1] is safest
+            assert not fp16 or Scheme.FLOAT32 not in (*ladder.with_data, *ladder.without_data)
+            assert Scheme.INT8_STATIC not in ladder.without_data
+            assert ladder.int8_ops <= set(runtime.ops)
+            assert all(times > 0 for times in ladder.speed.values())
+    with pytest.raises(KeyError):
+        target.runtime("nothing")
+
+
+def test_onnxruntime_never_quantizes_what_a_plan_leaves_in_float() -> None:
+    for name, stack in ROWS:
+        for runtime in load_target(name, stack).runtimes:
+            if runtime.backend == "onnxruntime":
+                assert "WeightBiasQuantization" in runtime.settings["disabled_optimizers"]  # type: ignore[operator]
 
 
 def test_the_grids_differ_as_the_instructions_do() -> None:
-    assert load_target("x86-vnni").grid.activations == "uint8"
-    assert not load_target("x86-vnni").grid.reduce_range
-    assert load_target("x86-avx2").grid.reduce_range
-    assert load_target("aarch64-dotprod").grid.activations == "int8"
-    assert load_target("generic").ladders[Kind.CNN].with_data == (
+    assert small.runtime("x86-vnni").grid.activations == "uint8"
+    assert not small.runtime("x86-vnni").grid.reduce_range
+    assert small.runtime("x86-avx2").grid.reduce_range
+    assert small.runtime("aarch64-dotprod").grid.activations == "int8"
+    assert small.runtime("generic").ladders[Kind.CNN].with_data == (
         Scheme.INT8_WEIGHT_ONLY,
         Scheme.FLOAT32,
     )
+
+
+def test_x86_has_two_runtimes() -> None:
+    target = load_target("x86-vnni")
+    assert [one.name for one in target.runtimes] == ["onnxruntime", "openvino"]
+    assert [one.device for one in target.runtimes] == ["cpu", "cpu"]
+    assert stacks("x86-vnni")[0] == target.stack
+    for stack in ("onnxruntime", "openvino"):
+        assert [one.name for one in load_target("x86-vnni", stack).runtimes] == [stack]
+
+
+def test_a_device_with_an_npu() -> None:
+    target = load_target("intel-core-ultra")
+    assert [one.device for one in target.runtimes] == ["cpu", "gpu", "npu"]
+    assert {one.backend for one in target.runtimes} == {"openvino"}
+    assert [one.static_shapes for one in target.runtimes] == [False, False, True]
+    assert [one.precision for one in target.runtimes] == [
+        Scheme.FLOAT32,
+        Scheme.FLOAT16,
+        Scheme.FLOAT16,
+    ]
+    assert not target.here
 
 
 def test_an_unknown_target_lists_the_choices() -> None:
@@ -66,7 +109,7 @@ def test_an_unknown_target_lists_the_choices() -> None:
         load_target("toaster")
     assert caught.value.message == "unknown target 'toaster'"
     assert caught.value.exit_code == 3
-    for name in ("host", *small.TARGETS):
+    for name in ("host", *names()):
         assert name in caught.value.hint
 
 
@@ -87,9 +130,8 @@ def test_a_board_of_ones_own(tmp_path: Path) -> None:
     base = load_target("x86-vnni")
     assert target.name == "my-board"
     assert target.summary == "my board"
-    assert target.grid == base.grid
-    assert target.ladders == base.ladders
-    assert target.ops == base.ops
+    assert target.stack == base.stack
+    assert target.runtimes == base.runtimes
     assert target.here == (platform.machine() == "x86_64")
 
 
@@ -97,39 +139,103 @@ def test_tables_merge_key_by_key(tmp_path: Path) -> None:
     text = (
         MY_BOARD
         + """
-    [ladders.cnn]
+    [runtimes.onnxruntime]
+    max_opset = 19
+    [runtimes.onnxruntime.ladders.cnn]
     reason = "mine"
-    [ops]
+    [runtimes.onnxruntime.ops]
     Conv = { schemes = [], note = "broken here" }
     """
     )
-    target = load_target(str(board(tmp_path / "b", text)))
+    mine, other = load_target(str(board(tmp_path / "b", text))).runtimes
     base = load_target("x86-vnni")
-    assert target.ladders[Kind.CNN].reason == "mine"
-    assert target.ladders[Kind.CNN].with_data == base.ladders[Kind.CNN].with_data
-    assert target.ops["Conv"].schemes == frozenset()
-    assert target.ops["Conv"].note == "broken here"
-    assert target.ops["Add"] == base.ops["Add"]
+    known = base.runtime("onnxruntime")
+    assert mine.max_opset == 19
+    assert mine.max_ir == known.max_ir
+    assert mine.ladders[Kind.CNN].reason == "mine"
+    assert mine.ladders[Kind.CNN].with_data == known.ladders[Kind.CNN].with_data
+    assert mine.ladders[Kind.MLP] == known.ladders[Kind.MLP]
+    assert mine.ops["Conv"].schemes == frozenset()
+    assert mine.ops["Conv"].note == "broken here"
+    assert mine.ops["Add"] == known.ops["Add"]
+    assert mine.grid == known.grid
+    assert other == base.runtime("openvino")
+
+
+LIKE = """
+default_stack = "mine"
+[stacks.mine]
+runtimes = ["fast", "openvino"]
+[runtimes.fast]
+like = "openvino"
+device = "gpu"
+static_shapes = true
+precision = "float16"
+[runtimes.fast.settings]
+hint = "throughput"
+[runtimes.fast.ladders.cnn]
+speed = { int8_static = 9.0 }
+"""
+
+
+def test_a_runtime_may_be_like_another(tmp_path: Path) -> None:
+    target = load_target(str(board(tmp_path / "b", MY_BOARD + LIKE)))
+    base = load_target("x86-vnni").runtime("openvino")
+    fast, plain = target.runtimes
+    assert target.stack == "mine"
+    assert plain == base
+    assert (fast.name, fast.backend, fast.device) == ("fast", "openvino", "gpu")
+    assert fast.static_shapes
+    assert fast.precision is Scheme.FLOAT16
+    assert fast.settings == {**base.settings, "hint": "throughput"}
+    assert fast.grid == base.grid
+    assert fast.ops == base.ops
+    assert fast.ladders[Kind.CNN].with_data == base.ladders[Kind.CNN].with_data
+    assert fast.ladders[Kind.CNN].speed[Scheme.INT8_STATIC] == 9
+    assert fast.ladders[Kind.TRANSFORMER] == base.ladders[Kind.TRANSFORMER]
+
+
+def test_a_runtime_that_is_like_itself(tmp_path: Path) -> None:
+    text = MY_BOARD + '[runtimes.a]\nlike = "b"\n[runtimes.b]\nlike = "a"\n'
+    with pytest.raises(InputError, match="not a sound table"):
+        load_target(str(board(tmp_path / "b", text)))
+
+
+def test_a_stack_whose_runtime_does_not_exist(tmp_path: Path) -> None:
+    text = MY_BOARD + '[stacks.mine]\nruntimes = ["nothing"]\n'
+    folder = board(tmp_path / "b", text)
+    with pytest.raises(InputError, match="nothing"):
+        load_target(str(folder), "mine")
 
 
 def test_a_grid_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    text = MY_BOARD + '[grid]\nactivations = "int8"\n'
+    text = MY_BOARD + '[runtimes.onnxruntime.grid]\nactivations = "int8"\n'
     with pytest.raises(InputError, match="not a sound table"):
         load_target(str(board(tmp_path / "b", text)))
+
+
+ORT = "runtimes.onnxruntime"
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("sumary = 'x'", "unknown key 'sumary'"),
+        ("[grid]\nactivations = 'int8'", "unknown key 'grid'"),
         ("[stacks.onnxruntime]\nthreads = 3", "stacks.onnxruntime has the unknown key 'threads'"),
-        ("[ladders.cnn]\nwith = []", "ladders.cnn has the unknown key 'with'"),
-        ("[ladders.cnn]\nwith_data = ['int9']", "'int9' is not a valid Scheme"),
-        ("[ladders.vit]\nwith_data = ['float32']", "vit"),
-        ("[ops.Conv]\nscheme = ['float32']", "ops.Conv has the unknown key 'scheme'"),
-        ("[ops.Conv]\nschemes = ['fast']", "'fast' is not a valid Scheme"),
-        ("[ops]\nNew = { schemes = [] }", "note"),
-        ("[grid]\nactivation = 'int8'", "grid has the unknown key 'activation'"),
+        (f"[{ORT}]\nopset = 3", f"{ORT} has the unknown key 'opset'"),
+        (f"[{ORT}]\nprecision = 'int9'", "'int9' is not a valid Scheme"),
+        ("[runtimes.new]\nlike = 'nothing'", "nothing"),
+        ("[runtimes.new]\nbackend = 'b'", "grid"),
+        (f"[{ORT}.ladders.cnn]\nwith = []", "ladders.cnn has the unknown key 'with'"),
+        (f"[{ORT}.ladders.cnn]\nwith_data = ['int9']", "'int9' is not a valid Scheme"),
+        (f"[{ORT}.ladders.cnn]\nspeed = {{ int9 = 1.0 }}", "'int9' is not a valid Scheme"),
+        (f"[{ORT}.ladders.cnn]\nspeed = {{ float32 = 'fast' }}", "fast"),
+        (f"[{ORT}.ladders.vit]\nwith_data = ['float32']", "vit"),
+        (f"[{ORT}.ops.Conv]\nscheme = ['float32']", "ops.Conv has the unknown key 'scheme'"),
+        (f"[{ORT}.ops.Conv]\nschemes = ['fast']", "'fast' is not a valid Scheme"),
+        (f"[{ORT}.ops]\nNew = {{ schemes = [] }}", "note"),
+        (f"[{ORT}.grid]\nactivation = 'int8'", "grid has the unknown key 'activation'"),
     ],
 )
 def test_what_is_wrong_in_a_table_is_named_with_its_file(
@@ -174,6 +280,8 @@ def test_a_table_that_extends_itself(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("x86_64", {"avx2"}, "x86-avx2"),
         ("x86_64", {"avx2", "avx512_vnni"}, "x86-vnni"),
         ("x86_64", {"avx2", "avx_vnni"}, "x86-vnni"),
+        ("x86_64", {"avx2", "avx512_vnni", "avx512_bf16"}, "x86-bf16"),
+        ("x86_64", {"avx2", "avx512_bf16"}, "x86-avx2"),
         ("aarch64", {"asimd"}, "generic"),
         ("aarch64", {"asimd", "asimddp"}, "aarch64-dotprod"),
         ("riscv64", set(), "generic"),

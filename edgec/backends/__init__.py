@@ -8,31 +8,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 from edgec.errors import InputError
-from edgec.types import Artifact, Decision, Engine, Target
+from edgec.types import Artifact, Decision, Engine, Part
 
 GROUP = "edgec.backends"
-BUILT_IN = {"onnxruntime": "edgec.backends.onnxruntime:Backend"}
+BUILT_IN = {
+    "onnxruntime": "edgec.backends.onnxruntime:Backend",
+    "openvino": "edgec.backends.openvino:Backend",
+}
+PACKAGES = {"openvino": "pip install 'edgec[openvino]'"}  # what a base install lacks
 
 
 class Backend(Protocol):
     """Emits engines."""
 
     def emit(
-        self,
-        engine: Engine,
-        decisions: Mapping[str, Decision],
-        target: Target,
-        into: Path,
-        threads: int,
+        self, engine: Engine, decisions: Mapping[str, Decision], into: Path, threads: int
     ) -> Artifact:
-        """Write the engine's file into the folder `into`, and read back what became of it.
+        """Write the engine's files into the folder `into`, and read back what became of it.
 
         Raises EmitError where the backend refuses or crashes.
         """
+
+    def cut(self, artifact: Artifact, part: Part, into: Path) -> Path:
+        """Take a part out of an emitted engine: a file in the folder `into` that the opener opens.
+
+        Its inputs and outputs are the part's. Where the part computes in INT8, the quantization of
+        an input comes along; in a float part that is the error of the part before.
+        """
+
+
+def missing(name: str) -> str:
+    """What to install for a built-in backend, or an empty text where it can be imported."""
+    known = name not in PACKAGES or find_spec(name) is not None
+    return "" if known else PACKAGES[name]
 
 
 def backend(name: str) -> Backend:

@@ -22,6 +22,14 @@ from edgec.cli.common import (
 @job_options
 @click.option("-o", "--output", type=FILE, help="Default: <model>.<target>.edgec.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["onnx", "ort"]),
+    default="onnx",
+    show_default=True,
+    help="ONNX Runtime's file: ort is for minimal builds of it.",
+)
 @click.option("--no-measure", is_flag=True, help="Decide by the table alone.")
 @click.option(
     "--max-error",

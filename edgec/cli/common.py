@@ -35,16 +35,30 @@ def job_options(function: Command) -> Command:
             "--target", default="host", show_default=True, help="A target's name or folder."
         ),
         stack_option,
-        click.option("--data", type=FILE, help="Folder of representative samples (.npz files)."),
-        click.option("--recipe", default="tensors", help="How the data is read: name or file."),
+        click.option(
+            "--data", type=FILE, help="Samples: a folder, or a .csv, .jsonl or .txt file."
+        ),
+        click.option(
+            "--recipe",
+            default="tensors",
+            show_default=True,
+            help="How they are read: tensors (.npz), images, text, audio, image-text, or a file.",
+        ),
         click.option("--policy", type=FILE, help="What you want per part, op or node (TOML)."),
-        click.option("--backend", help="Pin the backend."),
+        click.option("--backend", help="Build for this backend or runtime alone."),
         click.option(
             "--shape",
             "shapes",
             multiple=True,
             metavar="NAME=1x3x224x224",
             help="Fix or bound an input's shape; a dimension may be a range: ids=1x1..128.",
+        ),
+        click.option(
+            "--buckets",
+            default="auto",
+            show_default=True,
+            metavar="auto|none|exact|16,32,64",
+            help="Lengths at which padded sequences run: from the data, or these.",
         ),
     ]
     for option in reversed(options):

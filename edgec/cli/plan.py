@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgec.cli.common import Page, job_options, json_option, megabytes, parse_shapes, write_json
+
+if TYPE_CHECKING:
+    from edgec.trial import Prepared
+    from edgec.types import Part
 
 
 @click.command("plan")
@@ -19,13 +23,16 @@ def command(model: Path, shapes: tuple[str, ...], json_file: str | None, **optio
 
     Nothing is measured and no backend is needed; a build may revise what it cannot confirm.
     """
-    from edgec.build import Job, prepare
+    from edgec.build import Job, prepare, propose
     from edgec.manifest import group
+    from edgec.runtime.buckets import as_json
 
-    prepared = prepare(Job(model=model, shapes=parse_shapes(shapes), **options))
+    job = Job(model=model, shapes=parse_shapes(shapes), **options)
+    prepared = prepare(job)
+    proposal = propose(job, prepared)
     plan, target = prepared.plan, prepared.target
     page = Page(json_file)
-    page.line(f"{model.name} for {target.name} ({target.stack.name}): provisional plan")
+    page.line(f"{model.name} for {target.name} ({target.stack}): provisional plan")
     for rewrite in prepared.graph.rewrites:
         page.line(f"  rewrite {rewrite.rule}: {rewrite.count}")
     rows = []
@@ -44,13 +51,15 @@ def command(model: Path, shapes: tuple[str, ...], json_file: str | None, **optio
         )
     page.table(["part", "kind", "scheme", "then", "nodes", "MB", "nodes by scheme"], rows)
     for part in plan.parts:
-        page.line(f"{part.name}: {part.reason}; {target.ladders[part.kind].reason}")
+        page.line(f"{part.name}: {part.reason}; {_reason(prepared, part)}")
+    if proposal.notable:
+        page.line(f"{proposal.reason}{', not proven yet' if proposal.buckets else ''}")
     write_json(
         json_file,
         {
             "provisional": True,
             "target": target.name,
-            "stack": target.stack.name,
+            "stack": target.stack,
             "parts": [
                 {
                     "name": part.name,
@@ -68,5 +77,12 @@ def command(model: Path, shapes: tuple[str, ...], json_file: str | None, **optio
                 for part in plan.parts
             ],
             "decisions": group(plan.decisions.values()),
+            "buckets": None if proposal.buckets is None else as_json(proposal.buckets),
+            "buckets_reason": proposal.reason,
         },
     )
+
+
+def _reason(prepared: Prepared, part: Part) -> str:
+    runtime = prepared.target.runtime(prepared.plan.runtimes[part.name])
+    return f"{runtime.name}: {runtime.ladders[part.kind].reason}"

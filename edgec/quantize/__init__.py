@@ -13,7 +13,7 @@ from onnx_ir.passes import common
 
 from edgec.placement import place
 from edgec.quantize import dynamic, static, weight_only
-from edgec.types import Decision, Method, Scheme, Statistics, Target
+from edgec.types import Decision, Method, Runtime, Scheme, Statistics
 
 
 def quantize(
@@ -21,27 +21,24 @@ def quantize(
     decisions: Mapping[str, Decision],
     statistics: Statistics,
     methods: Mapping[str, Method],
-    target: Target,
+    runtime: Runtime,
 ) -> ir.Model:
-    """A quantized copy of `model`; weights that stay float are shared with it."""
-    placement = place(model, decisions, target)
+    """A quantized copy of `model`, for one runtime; weights that stay float are shared with it."""
+    placement = place(model, decisions, runtime)
     model = model.clone()
     by_scheme: dict[Scheme, list[ir.Node]] = {}
     for node in model.graph:
         found = decisions.get(str(node.name))
         if found is not None:
             by_scheme.setdefault(found.scheme, []).append(node)
-    weight_only.apply(model, by_scheme.get(Scheme.INT8_WEIGHT_ONLY, []), statistics, target.grid)
-    dynamic.apply(model, by_scheme.get(Scheme.INT8_DYNAMIC, []), statistics, target.grid)
-    static.apply(
-        model,
-        by_scheme.get(Scheme.INT8_STATIC, []),
-        placement,
-        decisions,
-        statistics,
-        methods,
-        target,
-    )
+    dynamic_nodes = by_scheme.get(Scheme.INT8_DYNAMIC, [])
+    weights = by_scheme.get(Scheme.INT8_WEIGHT_ONLY, [])
+    if runtime.compressed_dynamic:
+        weights, dynamic_nodes = weights + dynamic_nodes, []
+    weight_only.apply(model, weights, statistics, runtime.grid)
+    dynamic.apply(model, dynamic_nodes, statistics, runtime.grid)
+    nodes = by_scheme.get(Scheme.INT8_STATIC, [])
+    static.apply(model, nodes, placement, decisions, statistics, methods, runtime.grid)
     common.RemoveUnusedNodesPass()(model)
     model.graph.sort()
     return model

@@ -1,4 +1,4 @@
-"""INT8 weights and activations whose range is measured at run time, row of stages by row:
+"""INT8 weights and activations whose range is measured at run time:
 
     x8, s, z = DynamicQuantizeLinear(x);  y = Cast(MatMulInteger(x8, W8, z)) * (s * scale) [+ b]
 
@@ -15,10 +15,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.errors import InternalError
-from edgec.graphs import add_initialiser, constant
+from edgec.graphs import add_initialiser
 from edgec.quantize import smooth
 from edgec.quantize.weight_only import replace
-from edgec.quantize.weights import channel_axis, quantize_weight
+from edgec.quantize.weights import matrix, quantize_weight
 from edgec.types import Grid, Statistics
 
 
@@ -36,33 +36,18 @@ def apply(model: ir.Model, nodes: Sequence[ir.Node], statistics: Statistics, gri
         x = group[0].inputs[0]  # looked up again: the product before may have been replaced
         if x is None:
             raise InternalError(f"{group[0].name} has no input")
-        weights = [_matrix(node) for node in group]
+        weights = [matrix(node) for node in group]
         seen = statistics.values.get(str(x.name))
         factors = np.ones((), np.float32)
         source = x
-        if seen is not None and seen.channel_peak is not None:
-            factors = smooth.factors(seen.channel_peak, weights)
-            source = _smoothed(model, x, factors, group[0])
+        if seen is not None and seen.channel_low is not None and seen.channel_high is not None:
+            factors = smooth.factors(seen.channel_low, seen.channel_high, weights)
+            division = smooth.division(model, x, factors)
+            group[0].prepend(division)
+            source = division.outputs[0]
         measured = _measured(x, source, group[0])
         for node, weight in zip(group, weights, strict=True):
             _product(model, node, measured, weight * factors.reshape(-1, 1), grid)
-
-
-def _matrix(node: ir.Node) -> np.ndarray:
-    """The weight as [K, N]."""
-    weight = constant(node.inputs[1])
-    if weight is None:
-        raise InternalError(f"{node.name} was decided dynamic but has no constant weight")
-    return weight if channel_axis(node) == 1 else weight.T
-
-
-def _smoothed(model: ir.Model, x: ir.Value, factors: np.ndarray, before: ir.Node) -> ir.Value:
-    scale = add_initialiser(model, f"{x.name}/smoothing", 1 / factors)
-    node = ir.node("Mul", [x, scale], name=f"{x.name}/smooth")
-    node.outputs[0].name = f"{x.name}/smoothed"
-    node.outputs[0].type, node.outputs[0].shape = x.type, x.shape
-    before.prepend(node)
-    return node.outputs[0]
 
 
 def _measured(x: ir.Value, source: ir.Value, before: ir.Node) -> ir.Node:

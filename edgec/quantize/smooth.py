@@ -11,16 +11,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import onnx_ir as ir
+
+from edgec.graphs import add_initialiser
 
 STRENGTH = 0.8
 MOST = 1e4  # the largest ratio between two channels' factors
 
 
-def factors(peak: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
-    """s [K] for an input with channel peaks [K], read by weights [K, N] each; float32."""
+def factors(low: np.ndarray, high: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
+    """s [K] for an input with extremes per channel [K], read by weights [K, N] each; float32."""
+    peak = np.maximum(-low, high)
     rows = np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0).astype(np.float64)
     floor = np.finfo(np.float32).tiny
     scale = np.maximum(peak, floor) ** STRENGTH / np.maximum(rows, floor) ** (1 - STRENGTH)
     scale[(peak <= floor) | (rows <= floor)] = 1.0
     scale /= np.exp(np.mean(np.log(scale)))
     return np.asarray(np.clip(scale, 1 / MOST, MOST), np.float32)
+
+
+def division(model: ir.Model, x: ir.Value, by: np.ndarray) -> ir.Node:
+    """A node that is not yet in the graph: x / s, as a product by 1 / s."""
+    scale = add_initialiser(model, f"{x.name}/smoothing", 1 / by)
+    node = ir.node("Mul", [x, scale], name=f"{x.name}/smooth")
+    node.outputs[0].name = f"{x.name}/smoothed"
+    node.outputs[0].type, node.outputs[0].shape = x.type, x.shape
+    return node

@@ -1,13 +1,14 @@
 """Static INT8 as Q/DQ around the decided nodes, in the target's grid, from measured ranges.
 
 Biases become INT32 at the scale of the products that they are added to; where such a bias would
-not fit, the weight's scale of that channel grows until it does.
+not fit, the weight's scale of that channel grows until it does. A smoothed input is divided by its
+factors before it is quantized, and the rows of the weights are multiplied by them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -15,15 +16,17 @@ import onnx_ir as ir
 from edgec.calibrators import limits
 from edgec.errors import InternalError
 from edgec.graphs import WEIGHTED, add_initialiser, constant, is_constant, weight
+from edgec.quantize import smooth
 from edgec.quantize.weights import (
     bias_of,
     channel_axis,
     correction,
     dequantized,
+    matrix,
     quantize_weight,
     set_bias,
 )
-from edgec.types import Decision, Grid, Method, Placement, Statistics, Target
+from edgec.types import Decision, Grid, Method, Placement, Statistics, ValueStatistics
 
 BIAS_LIMIT = 2.0**30
 BIASED = frozenset({"Conv", "Gemm"})
@@ -31,10 +34,14 @@ BIASED = frozenset({"Conv", "Gemm"})
 
 @dataclass(frozen=True)
 class Affine:
-    """real = scale * (integer - zero_point); both are arrays without dimensions."""
+    """real = scale * (integer - zero_point); both are arrays without dimensions.
+
+    `factors` [K]: what the channels of the last axis are divided by on the way in.
+    """
 
     scale: np.ndarray
     zero_point: np.ndarray
+    factors: np.ndarray | None = None
 
 
 def apply(
@@ -44,39 +51,68 @@ def apply(
     decisions: Mapping[str, Decision],
     statistics: Statistics,
     methods: Mapping[str, Method],
-    target: Target,
+    grid: Grid,
 ) -> None:
     """Quantize `nodes` and the values between them, as `placement` says."""
     if not nodes:
         return
-    part_of = {
-        str(value.name): decisions[str(node.name)].part for node in nodes for value in node.outputs
-    }
+    grids = _grids(model, nodes, placement, decisions, statistics, methods, grid)
+    static = [node for node in nodes if str(node.name) not in placement.absorbed]
     for node in nodes:
-        for value in node.inputs:
+        if str(node.name) in placement.absorbed and not grid.symmetric_activations:
+            _absorb(model, node)
+    for node in static:
+        if node.op_type in WEIGHTED:
+            _weights(model, node, grids, statistics, grid)
+        else:
+            _constants(model, node, grid)
+    inside = set(static)
+    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    for name, own in grids.items():
+        _pair(model, values[name], own, inside)
+
+
+def _grids(
+    model: ir.Model,
+    nodes: Sequence[ir.Node],
+    placement: Placement,
+    decisions: Mapping[str, Decision],
+    statistics: Statistics,
+    methods: Mapping[str, Method],
+    grid: Grid,
+) -> dict[str, Affine]:
+    """The grid of every value that gets a Q/DQ pair."""
+    part_of: dict[str, str] = {}
+    for node in nodes:
+        for value in (*node.outputs, *node.inputs):
             if value is not None:
                 part_of.setdefault(str(value.name), decisions[str(node.name)].part)
-    grids = {
-        name: affine(*limits(statistics, name, methods[part_of[name]]), target.grid)
-        for name in placement.values
-    }
+    readers: dict[str, list[ir.Node]] = {}
+    for node in nodes:
+        x = node.inputs[0]
+        if x is not None and x.name in placement.extents:
+            readers.setdefault(str(x.name), []).append(node)
+    grids = {}
+    for name in sorted(placement.values):
+        seen = statistics.values.get(name)
+        if name in readers and seen is not None and seen.channel_low is not None:
+            grids[name] = _smoothed(seen, readers[name], grid)
+        else:
+            grids[name] = affine(*limits(statistics, name, methods[part_of[name]]), grid)
     for name, source in placement.follows.items():
         while source in placement.follows:
             source = placement.follows[source]
         grids[name] = grids[source]
-    static = [node for node in nodes if str(node.name) not in placement.absorbed]
-    for node in nodes:
-        if str(node.name) in placement.absorbed and not target.grid.symmetric_activations:
-            _absorb(model, node)
-    for node in static:
-        if node.op_type in WEIGHTED:
-            _weights(model, node, grids, statistics, target.grid)
-        else:
-            _constants(model, node, target.grid)
-    inside = set(static)
-    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
-    for name, grid in grids.items():
-        _pair(model, values[name], grid, inside)
+    return grids
+
+
+def _smoothed(seen: ValueStatistics, readers: Sequence[ir.Node], grid: Grid) -> Affine:
+    """The grid of a value after smoothing, by its extremes per channel."""
+    if seen.channel_low is None or seen.channel_high is None:
+        raise InternalError("a value without extremes per channel cannot be smoothed")
+    factors = smooth.factors(seen.channel_low, seen.channel_high, [matrix(n) for n in readers])
+    low, high = (seen.channel_low / factors).min(), (seen.channel_high / factors).max()
+    return replace(affine(float(low), float(high), grid), factors=factors)
 
 
 def affine(low: float, high: float, grid: Grid) -> Affine:
@@ -119,17 +155,19 @@ def _weights(
     array = constant(value)
     if x is None or value is None or array is None:
         raise InternalError(f"{node.name} was decided static but has no constant weight")
-    axis = channel_axis(node)
-    step = float(grids[str(x.name)].scale)
+    axis, own = channel_axis(node), grids[str(x.name)]
+    step, mean = float(own.scale), _mean(statistics, str(x.name))
+    if own.factors is not None:
+        array = array * (own.factors.reshape(-1, 1) if axis == 1 else own.factors)
+        mean = None if mean is None else mean / own.factors
     if node.op_type not in BIASED:
         node.replace_input_with(1, dequantized(model, value, quantize_weight(array, axis, grid)))
         return
     bias = bias_of(node, array.shape[axis])
     least = np.abs(bias) / (step * BIAS_LIMIT)
     quantized = quantize_weight(array, axis, grid, least)
-    seen = statistics.values.get(str(x.name))
-    if seen is not None and seen.channel_mean is not None:
-        bias = bias - correction(node, quantized.error(array), seen.channel_mean)
+    if mean is not None:
+        bias = bias - correction(node, quantized.error(array), mean)
     scale = (quantized.scale.astype(np.float64) * step).astype(np.float32)
     scale = np.maximum(scale, np.finfo(np.float32).tiny)
     integers = np.clip(np.rint(bias / scale), -(2**31), 2**31 - 1).astype(np.int32)
@@ -147,6 +185,11 @@ def _weights(
     node.prepend(dequantize)
     node.replace_input_with(1, dequantized(model, value, quantized))
     set_bias(node, dequantize.outputs[0])
+
+
+def _mean(statistics: Statistics, name: str) -> np.ndarray | None:
+    seen = statistics.values.get(name)
+    return None if seen is None else seen.channel_mean
 
 
 def _constants(model: ir.Model, node: ir.Node, grid: Grid) -> None:
@@ -187,16 +230,19 @@ def _pair(model: ir.Model, value: ir.Value, grid: Affine, inside: set[ir.Node]) 
     uses = [use for use in value.uses() if made_here or use.node in inside]
     scale = add_initialiser(model, f"{name}/scale", grid.scale)
     zero = add_initialiser(model, f"{name}/zero_point", grid.zero_point)
-    quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}/quantize")
+    steps = [] if grid.factors is None else [smooth.division(model, value, grid.factors)]
+    source = steps[0].outputs[0] if steps else value
+    quantize = ir.node("QuantizeLinear", [source, scale, zero], name=f"{name}/quantize")
     small = quantize.outputs[0]
     small.name = f"{name}/quantized"
     dequantize = ir.node("DequantizeLinear", [small, scale, zero], name=f"{name}/dequantize")
     output = dequantize.outputs[0]
     output.type, output.shape = value.type, value.shape
+    steps += [quantize, dequantize]
     if producer is None:
-        model.graph.insert_before(model.graph[0], [quantize, dequantize])
+        model.graph.insert_before(model.graph[0], steps)
     else:
-        model.graph.insert_after(producer, [quantize, dequantize])
+        model.graph.insert_after(producer, steps)
     for use in uses:
         use.node.replace_input_with(use.idx, output)
     if made_here:

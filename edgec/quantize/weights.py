@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgec.errors import InternalError
 from edgec.graphs import add_initialiser, attribute, constant
 from edgec.types import Grid
 
@@ -41,6 +42,14 @@ def channel_axis(node: ir.Node) -> int:
     if node.op_type == "Gemm":
         return 0 if attribute(node, "transB", 0) else 1
     return 1
+
+
+def matrix(node: ir.Node) -> np.ndarray:
+    """The weight of a MatMul or Gemm as [K, N]."""
+    array = constant(node.inputs[1])
+    if array is None:
+        raise InternalError(f"{node.name} was decided INT8 but has no constant weight")
+    return array if channel_axis(node) == 1 else array.T
 
 
 def quantize_weight(

@@ -52,6 +52,8 @@ def as_json(report: Report) -> dict[str, Any]:
         "engines": [
             {
                 "name": artifact.engine,
+                "backend": artifact.backend,
+                "device": artifact.device,
                 "parts": list(artifact.parts),
                 "planned": vars(artifact.planned),
                 "emitted": vars(artifact.emitted),
@@ -70,6 +72,17 @@ def as_json(report: Report) -> dict[str, Any]:
             "outputs": [comparison(one) for one in report.checks.outputs],
             "speeds": [speed_json(one) for one in report.checks.speeds],
         },
+        "chosen": report.chosen,
+        "contenders": [
+            {
+                "name": one.name,
+                "runtimes": dict(one.runtimes),
+                "sqnr_db": one.sqnr_db if math.isfinite(one.sqnr_db) else None,
+                "speed": None if one.speed is None else speed_json(one.speed),
+                "failure": one.failure,
+            }
+            for one in report.contenders
+        ],
         "notes": list(report.notes),
     }
 

@@ -36,9 +36,20 @@ def show(report: Report, json_file: str | None) -> None:
     heads += ["isolated ms before", "after", "SQNR dB"]
     out.table(heads, rows)
     comparisons(out, report.checks.outputs)
-    for one in report.plan.revisions:
-        text = f"revised: {one.part}: {one.before} -> {one.after}: {one.reason}"
-        out.line(text + (f" ({one.measured})" if one.measured else ""))
+    for step in report.plan.revisions:
+        moved = f" on {step.runtime}" if step.runtime else ""
+        text = f"revised: {step.part}: {step.before} -> {step.after}{moved}: {step.reason}"
+        out.line(text + (f" ({step.measured})" if step.measured else ""))
+    for plan in report.contenders:
+        if plan.speed is None:
+            out.line(f"failed: {plan.name}: {plan.failure}")
+            continue
+        gain = plan.speed.gain
+        out.line(
+            f"{'chosen' if plan.name == report.chosen else 'tried'}: {plan.name}: "
+            f"{gain.median:.2f}x as fast as FP32 ONNX Runtime ({gain.low:.2f} to {gain.high:.2f}), "
+            f"worst part {finite(plan.sqnr_db)} dB"
+        )
     for note in report.notes:
         out.line(f"note: {note}")
     int8 = sum(artifact.optimised.int8 for artifact in report.artifacts)

@@ -29,12 +29,16 @@ _NO_SETTINGS: Settings = MappingProxyType({})
 
 
 class Case(NamedTuple):
-    """What to measure: a bundle or a plain `.onnx` file. threads None: its own default."""
+    """What to measure: a bundle, or one engine's file (`.onnx`, `.xml`, `.ort`) with its backend.
+
+    threads None: its own default.
+    """
 
     label: str
     path: Path
     threads: Optional[int] = None
     settings: Settings = _NO_SETTINGS
+    backend: str = "onnxruntime"
 
 
 class Timing(NamedTuple):
@@ -141,6 +145,7 @@ class _Child:
         self._errors = folder / "stderr-{}".format(index)
         path = os.path.abspath(str(case.path))
         what = {"path": path, "threads": case.threads, "settings": dict(case.settings)}
+        what["backend"] = case.backend
         inputs = str(folder / "inputs.npz")
         flags = ["-I"] if sys.flags.isolated else []
         with open(str(self._errors), "wb") as errors:

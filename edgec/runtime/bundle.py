@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Dict, List, Optional, Type, Union
@@ -104,7 +105,7 @@ class Bundle:
             with self._container.open(manifests.NAME) as stream:
                 return manifests.parse(stream.read(size + 1))
         # zipfile raises NotImplementedError for a compression or a version that it does not know
-        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
             refuse("manifest.json cannot be read: {}".format(error), BROKEN)
 
     def _verify_names(self) -> None:
@@ -127,7 +128,7 @@ class Bundle:
                 for block in iter(lambda: stream.read(_CHUNK), b""):
                     digest.update(block)
         # zipfile raises NotImplementedError for a compression or a version that it does not know
-        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
             refuse("{} cannot be read: {}".format(name, error), BROKEN)
         if digest.hexdigest() != entry["sha256"]:
             refuse("{} was changed: its sha256 is not the manifest's".format(name), BROKEN)

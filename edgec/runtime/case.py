@@ -14,9 +14,11 @@ from typing import Any, Callable, Dict, List, Tuple
 
 from edgec.errors import EdgecError
 
+ENGINES = (".onnx", ".xml", ".ort")
+
 
 def main(arguments: List[str]) -> int:
-    """Arguments: the case as JSON (path, threads, settings) and an `.npz` file with the inputs."""
+    """Arguments: the case as JSON (path, threads, settings, backend), and an `.npz` with inputs."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints must not disturb the protocol
     case, inputs = json.loads(arguments[0]), Path(arguments[1])
@@ -39,10 +41,10 @@ def _open(case: Dict[str, Any], inputs: Path) -> Callable[[], object]:
 
     feeds = npz.read(inputs, "inputs")
     path, threads, settings = Path(case["path"]), case["threads"], dict(case["settings"])
-    if path.suffix == ".onnx":
+    if path.suffix in ENGINES:
         if threads is not None:
             settings["threads"] = threads
-        session = opener("onnxruntime")(path, settings)
+        session = opener(case["backend"])(path, settings)
         return lambda: session.run(feeds)
     model = load(path, threads, settings)
     return lambda: model.run(feeds)

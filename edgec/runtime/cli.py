@@ -6,7 +6,7 @@ import math
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from edgec.errors import EdgecError, GoalMissed, InputError, InternalError
 
@@ -54,10 +54,17 @@ def _parser(bundle: Optional[str], program: str) -> argparse.ArgumentParser:
         sub.set_defaults(verb=verb, **({} if bundle is None else {"bundle": bundle}))
         return sub
 
-    run = add("run", _run, "Run the bundle once.")
-    feeds = run.add_mutually_exclusive_group(required=True)
-    feeds.add_argument("--inputs", type=Path, metavar="FILE.npz", help="arrays by input name")
-    feeds.add_argument("--golden", action="store_true", help="the inputs that the bundle brings")
+    run = add("run", _run, "Run the bundle once, on arrays or on what its recipe reads.")
+    run.add_argument("--inputs", type=Path, metavar="FILE.npz", help="arrays by input name")
+    run.add_argument("--golden", action="store_true", help="the inputs that the bundle brings")
+    run.add_argument("--image", metavar="FILE", help="a png, jpg, webp or bmp file")
+    run.add_argument("--text", help="the text itself")
+    run.add_argument("--audio", metavar="FILE.wav")
+    more = "for a reader by its name, where the recipe has several of a kind, or of numbers"
+    run.add_argument(
+        "--item", type=_pair, action="append", default=[], metavar="NAME=VALUE", help=more
+    )
+    run.set_defaults(refuse=run.error)
     run.add_argument("--outputs", type=Path, metavar="FILE.npz", help="where the outputs go")
     bench = add("bench", _bench, "Measure latency; each case has a process of its own.")
     bench.add_argument("--inputs", type=Path, metavar="FILE.npz", help="default: the golden inputs")
@@ -78,17 +85,31 @@ def _count(text: str) -> int:
     return value
 
 
+def _pair(text: str) -> Tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError("expected NAME=VALUE")
+    return name, value
+
+
 def _run(options: argparse.Namespace) -> Dict[str, Any]:
     from edgec.runtime import npz
     from edgec.runtime.model import load
     from edgec.runtime.values import describe
 
+    raw = [options.image, options.text, options.audio, options.item or None]
+    given = [options.golden, options.inputs is not None, any(one is not None for one in raw)]
+    if sum(given) != 1:
+        options.refuse("give --inputs, --golden, or what the recipe reads: --image, --text, …")
+    if len(dict(options.item)) < len(options.item):
+        options.refuse("--item: the same name twice")
     with load(options.bundle, options.threads) as model:
-        feeds = (
-            model.golden_inputs()
-            if options.golden
-            else npz.read(options.inputs, str(options.inputs))
-        )
+        if options.golden:
+            feeds = model.golden_inputs()
+        elif options.inputs is not None:
+            feeds = npz.read(options.inputs, str(options.inputs))
+        else:
+            feeds = _prepared(options, model.bundle)
         outputs = model.run(feeds)
     if options.outputs is not None:
         npz.write(options.outputs, outputs)
@@ -96,6 +117,23 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
         _tell(options, line)
     shapes = {n: {"dtype": str(a.dtype), "shape": list(a.shape)} for n, a in outputs.items()}
     return {"outputs": shapes, "file": str(options.outputs) if options.outputs else None}
+
+
+def _prepared(options: argparse.Namespace, bundle: Any) -> Dict[str, Any]:
+    from edgec.runtime.recipe import open_recipe
+
+    recipe = open_recipe(bundle)
+    items: Dict[str, Any] = dict(options.item)
+    for kind in ("image", "text", "audio"):
+        value = getattr(options, kind)
+        names = [name for name, found in recipe.kinds.items() if found == kind]
+        if value is not None and (len(names) != 1 or names[0] in items):
+            known = ", ".join("{} ({})".format(*pair) for pair in recipe.items.items())
+            message = "--{}: the recipe has no single free reader for it".format(kind)
+            raise InputError(message, hint="Give --item NAME=VALUE for each of " + known)
+        if value is not None:
+            items[names[0]] = value
+    return recipe.prepare(items)
 
 
 def _bench(options: argparse.Namespace) -> Dict[str, Any]:
@@ -165,6 +203,7 @@ def _finish(options: argparse.Namespace) -> Dict[str, Any]:
 
 
 def _info(options: argparse.Namespace) -> Dict[str, Any]:
+    from edgec.runtime.buckets import parse
     from edgec.runtime.bundle import Bundle
     from edgec.runtime.values import values
 
@@ -176,6 +215,10 @@ def _info(options: argparse.Namespace) -> Dict[str, Any]:
     for what in ("inputs", "outputs"):
         for value in values(manifest[what]):
             _tell(options, "{} {}".format(what[:-1], value))
+    if "recipe" in manifest:
+        _tell(options, "recipe {}: run takes --image, --text or --audio".format(manifest["recipe"]))
+    if "buckets" in manifest:
+        _tell(options, "buckets: {}".format(parse(manifest)))
     for engine in manifest["engines"]:
         names = [engine["artifact"]] + engine["data_files"]
         size = sum(manifest["files"][name]["bytes"] for name in names) / 1e6

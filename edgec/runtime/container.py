@@ -1,4 +1,6 @@
-"""The two forms of a bundle, a folder and a stored zip, as one: names, sizes and bytes.
+"""The two forms of a bundle, a folder and a zip file, as one: names, sizes and bytes.
+
+In a zip, weights are stored; small files may be deflated, within limits that no bomb keeps.
 
 Nothing here believes the manifest, and nothing is read whose size was not checked before.
 """
@@ -12,6 +14,8 @@ from typing import IO, Dict, Union
 
 from edgec.runtime.manifest import refuse, schema
 
+DEFLATED_MEMBER = 16 << 20  # bytes that one deflated file may have when it is unpacked
+DEFLATED_TOTAL = 64 << 20  # and all of them together
 BROKEN = "Copy the bundle again: the file is incomplete or damaged."
 
 
@@ -46,7 +50,7 @@ class Folder:
 
 
 class Archive:
-    """A bundle in one stored zip file, read from the file that was opened, not from its name."""
+    """A bundle in one zip file, read from the file that was opened, not from its name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,6 +68,7 @@ class Archive:
 
     def _checked(self, size: int) -> Dict[str, int]:
         sizes: Dict[str, int] = {}
+        stored = deflated = 0
         safe = schema()["$defs"]["file"]["pattern"]
         for member in self._zip.infolist():
             name = member.filename
@@ -75,15 +80,18 @@ class Archive:
                 refuse("{}: a symbolic link is not allowed in a bundle".format(name))
             if member.flag_bits & 1:
                 refuse("{}: encrypted".format(name))
-            stored = member.compress_type == zipfile.ZIP_STORED
-            if not stored or member.compress_size != member.file_size:
-                refuse(
-                    "{}: compressed, and a bundle is stored: it could be a zip bomb".format(
-                        name[:200]
-                    )
-                )
             sizes[name] = member.file_size
-        if sum(sizes.values()) > size:
+            if member.compress_type == zipfile.ZIP_STORED:
+                stored += member.file_size
+                if member.compress_size != member.file_size:
+                    refuse("{}: its two sizes differ: it could be a zip bomb".format(name[:200]))
+                continue
+            deflated += member.file_size
+            if member.compress_type != zipfile.ZIP_DEFLATED or (
+                max(member.file_size - DEFLATED_MEMBER, deflated - DEFLATED_TOTAL) > 0
+            ):
+                refuse("{}: compressed beyond the limits: a zip bomb?".format(name[:200]))
+        if stored > size:
             refuse("the zip file claims more bytes than it has: it could be a zip bomb")
         return sizes
 

@@ -8,7 +8,9 @@ import math
 import pkgutil
 import re
 from collections import Counter
-from typing import Any, Dict, Iterator, List, NoReturn, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Set, Tuple
+
+import numpy as np
 
 from edgec.errors import InputError
 from edgec.runtime.schema import first_error
@@ -137,6 +139,86 @@ def _contradictions(manifest: Dict[str, Any]) -> Iterator[str]:
     for name in outputs:
         if name not in known:
             yield "output {!r} is made by no engine".format(name)
+    yield from _bucket_problems(manifest)
+
+
+def _bucket_problems(manifest: Dict[str, Any]) -> Iterator[str]:
+    """What would make trimming change a result, or break the engines."""
+    entry = manifest.get("buckets")
+    if entry is None:
+        return
+    inputs = {value["name"]: value for value in manifest["inputs"]}
+    outputs = {value["name"]: value for value in manifest["outputs"]}
+    misplaced = list(_misplaced(entry["inputs"], inputs, "input"))
+    misplaced += _misplaced(entry["outputs"], outputs, "output")
+    if entry["mask"] not in [row["name"] for row in entry["inputs"]]:
+        misplaced.append("mask {!r} is not among its inputs".format(entry["mask"]))
+    if misplaced:  # the questions below take the places for granted
+        yield from ("buckets: " + problem for problem in misplaced)
+        return
+    sizes = entry["sizes"]
+    if sizes != sorted(set(sizes)):
+        yield "buckets: the sizes do not ascend"
+    dimensions = {inputs[row["name"]]["shape"][row["axis"]] for row in entry["inputs"]}
+    yield from _unlisted(entry["inputs"], inputs, dimensions, "input")
+    yield from _unlisted(entry["outputs"], outputs, dimensions, "output")
+    if inputs[entry["mask"]]["shape"][1:] != [entry["dimension"]]:
+        yield "buckets: mask {!r} is not [rows, {}]".format(entry["mask"], entry["dimension"])
+    for row in entry["inputs"]:
+        value = inputs[row["name"]]
+        low, high = (value["range"][row["axis"]] if value.get("range") else None) or (1, math.inf)
+        for size in sizes:
+            if not low <= size <= high:
+                yield "buckets: size {} is out of the range of {!r}".format(size, row["name"])
+        if not _holds(value["dtype"], row["pad"]) or (row["pad"] and row["name"] == entry["mask"]):
+            yield "buckets: input {!r} cannot be padded with {}".format(row["name"], row["pad"])
+
+
+def _misplaced(
+    rows: List[Dict[str, Any]], values: Mapping[str, Dict[str, Any]], what: str
+) -> Iterator[str]:
+    """Rows that name no value, one twice, or a dimension that is not there or does not vary.
+
+    What the manifest says of an output's shape is only what the model claims; `serve` looks at it.
+    """
+    for name in _repeated([row["name"] for row in rows]):
+        yield "{} {!r} stands there twice".format(what, name)
+    for row in rows:
+        label = "{} {!r}".format(what, row["name"])
+        shape = values[row["name"]]["shape"] if row["name"] in values else None
+        if shape is None:
+            yield label + " is none of the model's"
+        elif what == "output":
+            continue
+        elif row["axis"] >= len(shape):
+            yield "{} has no dimension {}".format(label, row["axis"])
+        elif isinstance(shape[row["axis"]], int):
+            yield "{} is fixed in dimension {}".format(label, row["axis"])
+
+
+def _unlisted(
+    rows: List[Dict[str, Any]],
+    values: Mapping[str, Dict[str, Any]],
+    dimensions: Set[str],
+    what: str,
+) -> Iterator[str]:
+    """Values that have the dimension where no row says so: they would no longer fit the others."""
+    listed = {(row["name"], row["axis"]) for row in rows}
+    for name, value in values.items():
+        for axis, dim in enumerate(value["shape"]):
+            if dim in dimensions and (name, axis) not in listed:
+                text = "buckets: {} {!r} has {} in dimension {}, which is not listed"
+                yield text.format(what, name, dim, axis)
+
+
+def _holds(dtype: str, pad: int) -> bool:
+    """Whether an array of this dtype holds the number."""
+    if dtype == "bool":
+        return pad in (0, 1)
+    if dtype.startswith("float"):
+        return abs(pad) <= float(np.finfo(dtype).max)
+    limits = np.iinfo(dtype)
+    return limits.min <= pad <= limits.max
 
 
 def _file_problems(manifest: Dict[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple, Type, Union
 
 from edgec.errors import InputError
+from edgec.runtime.buckets import parse, serve, takes
 from edgec.runtime.bundle import Bundle
 from edgec.runtime.openers import Session, opener
 from edgec.runtime.selftest import SelfTest, compare
@@ -27,6 +28,8 @@ class Model:
         self.bundle = bundle
         self.inputs: Tuple[Value, ...] = values(bundle.manifest["inputs"])
         self.outputs: Tuple[Value, ...] = values(bundle.manifest["outputs"])
+        self._buckets = parse(bundle.manifest)
+        self._takes = takes(self.inputs, self._buckets)
         self._steps: List[_Step] = []
         last_use = _last_uses(bundle.manifest)
         try:
@@ -47,12 +50,15 @@ class Model:
     def run(self, feeds: Mapping[str, Any]) -> Dict[str, Any]:
         """Arrays by input name -> new arrays by output name, never changed by a later call.
 
-        Raises InputError naming the input that is missing, unknown, or does not fit in dtype,
-        rank, size or range.
+        Where the bundle has buckets, captions may come with any padding or none. Raises InputError
+        naming the input that is missing, unknown, or does not fit in dtype, rank, size or range.
         """
         if not self._steps:
             raise InputError("the model is closed", hint="Load it again.")
-        known: Dict[str, Any] = fit(feeds, self.inputs)
+        return serve(self._run, fit(feeds, self._takes), self._buckets)
+
+    def _run(self, known: Dict[str, Any]) -> Dict[str, Any]:
+        """The engines in their order; `known` is used up."""
         outputs: Dict[str, Any] = {}
         wanted = {value.name for value in self.outputs}
         outputs.update((name, known[name].copy()) for name in wanted & set(known))
@@ -63,6 +69,17 @@ class Model:
             for name in step.done:
                 known.pop(name, None)  # so that the backend can use its memory again
         return {value.name: outputs[value.name] for value in self.outputs}
+
+    def prepare(self, items: Mapping[str, Any]) -> Dict[str, Any]:
+        """Pictures, texts and sounds by the names of the recipe's readers -> feeds for `run`.
+
+        Raises InputError: no recipe, or an item that is missing, unknown or not usable.
+        """
+        from edgec.runtime.recipe import prepare
+
+        if not self._steps:
+            raise InputError("the model is closed", hint="Load it again.")
+        return prepare(self.bundle, items)
 
     def golden_inputs(self) -> Dict[str, Any]:
         """The golden sample's inputs."""

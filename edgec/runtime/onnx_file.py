@@ -1,8 +1,9 @@
-"""Where an ONNX model keeps its external data, read from the protobuf bytes without onnx.
+"""What a model file is, and where ONNX keeps external data, read from the bytes without onnx.
 
 onnxruntime 1.19 (the newest for Python 3.8) opens external data anywhere on the device, and
 resolves it against the working folder for a model in memory; so the runtime looks first.
 Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+A model in onnxruntime's own format (`.ort`, a flatbuffer) holds all its weights in itself.
 """
 
 import mmap
@@ -23,6 +24,15 @@ _FIELDS = {
     "tensor": {13: "entry"},
 }
 _Buffer = Union[bytes, mmap.mmap]
+_ORT = b"ORTM"  # the flatbuffer's identifier, behind the offset of its root
+
+
+def is_ort(model: Union[bytes, Path]) -> bool:
+    """Whether the content is in onnxruntime's own format, by the rule that onnxruntime has."""
+    if isinstance(model, bytes):
+        return model[4:8] == _ORT
+    with open(str(model), "rb") as stream:
+        return stream.read(8)[4:8] == _ORT
 
 
 def external_files(model: Union[bytes, Path], label: str) -> Set[str]:
@@ -37,7 +47,7 @@ def external_files(model: Union[bytes, Path], label: str) -> Set[str]:
 
 
 def _locations(data: _Buffer, label: str) -> Set[str]:
-    if data[4:8] == b"ORTM":
+    if data[4:8] == _ORT:
         message = label + " is in onnxruntime's own format, not ONNX"
         raise InputError(message, hint="Use the ONNX model that it was made from.")
     found: Set[str] = set()

@@ -11,7 +11,10 @@ from typing import Any, Callable, Dict, List, Mapping, Protocol, Union
 from edgec.errors import InputError, ToolchainError
 
 GROUP = "edgec.openers"
-BUILT_IN = {"onnxruntime": "edgec.runtime.onnxruntime_session:open_artifact"}
+BUILT_IN = {
+    "onnxruntime": "edgec.runtime.onnxruntime_session:open_artifact",
+    "openvino": "edgec.runtime.openvino_session:open_artifact",
+}
 
 
 class Session(Protocol):

@@ -198,7 +198,7 @@ def test_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
         (["plan", "{mlp}", "--shape", "q=1x9"], 3, ["--shape q: the model has no such input"]),
         (["build", "{mlp}", "--max-error", "low"], 3, ["--max-error low: not a number"]),
         (["build", "{mlp}", "--stack", "tvm"], 3, ["has no stack 'tvm'"]),
-        (["build", "{mlp}", "--backend", "tensorrt"], 4, ["runs on onnxruntime, not on tensorrt"]),
+        (["build", "{mlp}", "--backend", "tensorrt"], 4, ["not on tensorrt"]),
         (["plan", "{domain}"], 4, ["acme.ops::Warp"]),
         (["explain", "no.edgec"], 3, ["no.edgec"]),
         (["info", "no.edgec"], 3, ["no.edgec"]),

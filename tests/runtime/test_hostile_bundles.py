@@ -166,7 +166,18 @@ def test_a_zip_bomb_is_refused_before_it_is_inflated(
         raise AssertionError("a member was read")
 
     monkeypatch.setattr(zipfile.ZipFile, "open", no_reading)
-    refused(good, "compressed, and a bundle is stored: it could be a zip bomb")
+    refused(good, "compressed beyond the limits: a zip bomb?")
+
+
+def test_many_small_bombs_are_one(good: Path) -> None:
+    bombs = {f"bomb{index}": bytes(15 << 20) for index in range(5)}
+    bundles.rezip(good, {**bundles.members(good), **bombs}, zipfile.ZIP_DEFLATED)
+    refused(good, "bomb4: compressed beyond the limits|bomb3: compressed beyond the limits")
+
+
+def test_another_compression(good: Path) -> None:
+    bundles.rezip(good, bundles.members(good), zipfile.ZIP_BZIP2)
+    refused(good, "compressed beyond the limits")
 
 
 def test_overlapping_members(good: Path) -> None:

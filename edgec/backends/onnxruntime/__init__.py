@@ -1,39 +1,45 @@
-"""ONNX Runtime's CPU provider: the engine is the quantized ONNX file itself."""
+"""ONNX Runtime's CPU provider: the engine is the quantized ONNX file, or its `.ort` form."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgec.backends.onnxruntime.audit import Found, audit, count, planned
-from edgec.errors import EmitError
+import onnx_ir as ir
+
+from edgec.backends.onnxruntime.audit import NCHWC, Found, Names, audit, count, planned
+from edgec.backends.onnxruntime.cut import cut
+from edgec.backends.onnxruntime.ort_format import MOST_BYTES, convert, files, form
+from edgec.errors import EmitError, UnsupportedError
 from edgec.graphs import save
 from edgec.isolate import call
-from edgec.types import Artifact, Decision, Engine, Scheme, Target
+from edgec.types import Artifact, Decision, Engine, Part, Scheme
 
 
 class Backend:
     """Saves the engine, opens it in a subprocess, and reads the optimised graph back."""
 
     def emit(
-        self,
-        engine: Engine,
-        decisions: Mapping[str, Decision],
-        target: Target,
-        into: Path,
-        threads: int,
+        self, engine: Engine, decisions: Mapping[str, Decision], into: Path, threads: int
     ) -> Artifact:
         """See `backends.Backend`."""
-        path = into / f"{engine.name}.onnx"
-        save(engine.model, path)
+        chosen, wishes = form(engine.runtime.settings)
         emitted = count(engine.model, fused=False)
         wanted = planned(engine, decisions, emitted)
-        optimised, settings, notes = _open(path, target, threads)
+        path = into / f"{engine.name}.onnx"
+        if chosen == "ort":
+            _check_size(engine)
+        path, *data_files = save(engine.model, path)
+        known = frozenset(str(node.name) for node in engine.model.graph)
+        optimised, settings, notes = _open(path, wishes, chosen, threads, known)
+        if chosen == "ort":
+            path, *data_files = files(path)
         return Artifact(
             engine=engine.name,
-            backend=engine.backend,
-            device=engine.device,
+            backend=engine.runtime.backend,
+            device=engine.runtime.device,
             path=path,
+            data_files=tuple(data_files),
             parts=engine.parts,
             inputs=engine.inputs,
             outputs=engine.outputs,
@@ -42,8 +48,20 @@ class Backend:
             emitted=emitted.counts,
             optimised=optimised.counts,
             misplaced=_misplaced(decisions, wanted, emitted, optimised),
-            notes=notes,
+            notes=(*notes, *_remarks(engine.name, optimised, path, settings)),
         )
+
+    def cut(self, artifact: Artifact, part: Part, into: Path) -> Path:
+        """See `backends.Backend`. UnsupportedError: a `.ort` file without the ONNX it came from."""
+        source = artifact.path.with_suffix(".onnx")
+        if not source.is_file():
+            raise UnsupportedError(
+                f"no part can be taken out of {artifact.path.name}: its graph is optimised already",
+                hint="compare the parts of a bundle that was built without --format ort",
+            )
+        path = into / f"{part.name}.built.onnx"
+        save(cut(ir.load(source), part.inputs, part.outputs), path)
+        return path
 
 
 def _misplaced(
@@ -56,14 +74,51 @@ def _misplaced(
 
 
 def _open(
-    path: Path, target: Target, threads: int
+    path: Path, settings: Mapping[str, object], chosen: str, threads: int, known: Names
 ) -> tuple[Found, Mapping[str, object], tuple[str, ...]]:
     """Open with all graph optimisations, or, where they break the graph, with the basic ones."""
-    settings = dict(target.stack.settings)
     try:
-        return call(audit, path, settings, threads), settings, ()
+        return _build(path, settings, chosen, threads, known), settings, ()
     except EmitError as error:
+        if settings.get("graph_optimization_level") in ("basic", "disable_all"):
+            raise
         fewer = {**settings, "graph_optimization_level": "basic"}
-        found: Found = call(audit, path, fewer, threads)
+        found = _build(path, fewer, chosen, threads, known)
         note = f"{path.stem}: only basic graph optimisations, because all of them failed: "
         return found, fewer, (note + error.message[:300],)
+
+
+def _build(
+    path: Path, settings: Mapping[str, object], chosen: str, threads: int, known: Names
+) -> Found:
+    """In a subprocess: open the file as the device will, or write its `.ort` form and open that."""
+    found: Found = call(convert if chosen == "ort" else audit, path, settings, threads, known)
+    return found
+
+
+def _check_size(engine: Engine) -> None:
+    weights = engine.model.graph.initializers.values()
+    total = sum(v.const_value.nbytes for v in weights if v.const_value is not None)
+    if total > MOST_BYTES:
+        raise UnsupportedError(
+            f"engine {engine.name} has {total / 2**30:.1f} GiB of weights; a .ort file holds them "
+            f"all in itself and ends at 2 GiB",
+            hint="leave out --format ort, or quantize more by a policy",
+        )
+
+
+def _remarks(
+    name: str, found: Found, path: Path, settings: Mapping[str, object]
+) -> tuple[str, ...]:
+    remarks = []
+    if found.blockwise:
+        remarks.append(
+            f"{name}: ONNX Runtime rounds the activations of {len(found.blockwise)} products with "
+            "INT8 weights to INT8 as well, by blocks, where the CPU has a kernel for it"
+        )
+    disabled = settings.get("disabled_optimizers")
+    if path.suffix == ".ort" and not (isinstance(disabled, list) and NCHWC in disabled):
+        remarks.append(
+            f"{path.name} is laid out for CPUs like the one that built it, and no others"
+        )
+    return tuple(remarks)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgec.graphs import RECURRENT, WEIGHTED, is_constant
-from edgec.runtime.onnxruntime_session import LEVELS
+from edgec.graphs import RECURRENT, WEIGHTED, attribute, is_constant
+from edgec.runtime.onnxruntime_settings import Options, parse
 from edgec.types import Counts, Decision, Engine, Scheme
 
 INT8_OPS = frozenset(
@@ -42,16 +42,23 @@ FLOAT_OPS = WEIGHTED | {
     "Attention",
 }
 
-
+Names = frozenset[str]
 TOKEN = re.compile(r"_token_\d+$")  # what ONNX Runtime adds to the name of a node that it fused
+FUSED = re.compile(r"^fused (?=.)|/MatMulAddFusion$")  # what it calls a Gemm with what follows it
+NCHWC = "NchwcTransformer"  # the pass that lays out float convolutions for this CPU
+BLOCKWISE = 4  # the accuracy level from which MatMulNBits rounds activations too
 
 
 @dataclass(frozen=True)
 class Found:
-    """Names of weighted nodes by what they compute with."""
+    """Names of weighted nodes by what they compute with.
+
+    `blockwise`: those of `float` that round their activations to INT8, a scale per block.
+    """
 
     int8: frozenset[str]
     float: frozenset[str]
+    blockwise: frozenset[str] = frozenset()
 
     @property
     def counts(self) -> Counts:
@@ -59,18 +66,39 @@ class Found:
         return Counts(len(self.int8), len(self.float))
 
 
-def audit(path: Path, settings: Mapping[str, object], threads: int) -> Found:
-    """Open a model as the device will, and count the graph that ONNX Runtime made of it."""
+def audit(
+    path: Path, settings: Mapping[str, object], threads: int, known: Names = frozenset()
+) -> Found:
+    """Open a model as the device will, and count the graph that ONNX Runtime made of it.
+
+    `known`: the names of the model's nodes.
+    """
+    return read_back(path, parse({**settings, "threads": threads}), path, known)
+
+
+def read_back(path: Path, checked: Options, source: Path, known: Names) -> Found:
+    """Count what ONNX Runtime makes of `path`, by the names that the nodes have in `source`.
+
+    A float convolution that was laid out for this CPU is called after its output, so names are
+    taken from the graph without that pass, which moves numbers about and changes none.
+    """
+    found, renamed = _optimised(path, checked, known)
+    if not renamed:
+        return found
+    named, _ = _optimised(source, checked._replace(disabled=checked.disabled | {NCHWC}), known)
+    return named if named.counts == found.counts else found
+
+
+def _optimised(path: Path, checked: Options, known: Names) -> tuple[Found, bool]:
+    """The weighted nodes of the graph that runs, and whether some have names of their own."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    level = LEVELS[str(settings.get("graph_optimization_level", "all"))]
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    config = settings.get("config")
-    for key, value in config.items() if isinstance(config, Mapping) else ():
-        options.add_session_config_entry(str(key), str(value))
+    from edgec.runtime.onnx_file import is_ort
+    from edgec.runtime.onnxruntime_session import session_options
+
+    options = session_options(checked)
+    options.add_session_config_entry("session.load_model_format", "ORT" if is_ort(path) else "ONNX")
+    options.add_session_config_entry("session.save_model_format", "ONNX")
     with tempfile.TemporaryDirectory(prefix="edgec-audit-") as folder:
         optimised = Path(folder) / "optimised.onnx"
         options.optimized_model_filepath = str(optimised)
@@ -81,30 +109,45 @@ def audit(path: Path, settings: Mapping[str, object], threads: int) -> Found:
             path,
             options,
             providers=["CPUExecutionProvider"],
-            disabled_optimizers=set(map(str, _list(settings.get("disabled_optimizers")))),
+            disabled_optimizers=set(checked.disabled) or None,
+            enable_fallback=0,
         )
-        return count(ir.load(optimised), fused=True)
+        model = ir.load(optimised)
+        renamed = any(node.domain == "com.microsoft.nchwc" for node in model.graph)
+        return count(model, fused=True, known=known), renamed
 
 
-def count(model: ir.Model, *, fused: bool) -> Found:
+def count(model: ir.Model, *, fused: bool, known: Names = frozenset()) -> Found:
     """The weighted nodes of a graph.
 
     `fused`: what still stands between Q/DQ after optimisation computes in float; before it, Q/DQ
-    around a node ask for INT8.
+    around a node ask for INT8. `known`: how the nodes were called before it.
     """
     int8: set[str] = set()
     floats: set[str] = set()
+    blockwise: set[str] = set()
     for index, node in enumerate(model.graph):
-        name = TOKEN.sub("", node.name or f"#{index}").removesuffix("/integer")
+        name = node.name or f"#{index}"
+        name = (_original(name, known) if fused else name).removesuffix("/integer")
         if node.op_type in INT8_OPS:
             int8.add(name)
         elif node.op_type in FLOAT_OPS and len(node.inputs) > 1:
-            known = _dequantized_constant(node.inputs[1])
-            if known and node.op_type not in RECURRENT and _dequantized(node.inputs[0]):
+            packed = _dequantized_constant(node.inputs[1])
+            if packed and node.op_type not in RECURRENT and _dequantized(node.inputs[0]):
                 (int8 if _fusible(node) and not fused else floats).add(name)
-            elif known or _from_constants(node.inputs[1]):
+            elif packed or _from_constants(node.inputs[1]):
                 floats.add(name)
-    return Found(frozenset(int8), frozenset(floats))
+            if node.op_type == "MatMulNBits" and attribute(node, "accuracy_level", 0) == BLOCKWISE:
+                blockwise.add(name)
+    return Found(frozenset(int8), frozenset(floats), frozenset(blockwise))
+
+
+def _original(name: str, known: Names) -> str:
+    """The name of a node before it was fused; nodes may have had such names from the beginning."""
+    if name in known:
+        return name
+    shorter = TOKEN.sub("", name)
+    return shorter if shorter in known else FUSED.sub("", shorter)
 
 
 def planned(engine: Engine, decisions: Mapping[str, Decision], emitted: Found) -> Found:
@@ -157,7 +200,3 @@ def _dequantized_constant(value: ir.Value | None) -> bool:
         and producer.op_type == "DequantizeLinear"
         and is_constant(producer.inputs[0])
     )
-
-
-def _list(value: object) -> list[object]:
-    return list(value) if isinstance(value, (list, tuple)) else []

@@ -1,0 +1,70 @@
+"""OpenVINO: the engine is an IR, converted from the quantized ONNX and compiled where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgec.backends.onnxruntime import _misplaced as misplaced
+from edgec.backends.onnxruntime.audit import planned
+from edgec.backends.openvino.audit import audit, emitted
+from edgec.backends.openvino.cut import cut
+from edgec.backends.openvino.ir import convert
+from edgec.graphs import save
+from edgec.isolate import call
+from edgec.types import Artifact, Decision, Engine, Part, Scheme
+
+GROUP_SIZE = 64  # values that share a scale where activations are quantized at run time
+
+
+class Backend:
+    """Converts the engine in a subprocess, compiles it there, and reads the compiled graph back."""
+
+    def emit(
+        self, engine: Engine, decisions: Mapping[str, Decision], into: Path, threads: int
+    ) -> Artifact:
+        """See `backends.Backend`."""
+        onnx = into / f"{engine.name}.openvino.onnx"
+        path = into / f"{engine.name}.xml"
+        files = save(engine.model, onnx)
+        call(convert, onnx, path, engine.half)
+        for file in files:
+            file.unlink()
+        asked = emitted(engine.model, decisions)
+        wanted = planned(engine, decisions, asked)
+        settings = _settings(engine, decisions)
+        names = sorted(wanted.int8 | wanted.float)
+        dynamic = [name for name in names if decisions[name].scheme is Scheme.INT8_DYNAMIC]
+        optimised = call(audit, path, settings, names, dynamic, threads)
+        return Artifact(
+            engine=engine.name,
+            backend=engine.runtime.backend,
+            device=engine.runtime.device,
+            path=path,
+            data_files=(path.with_suffix(".bin"),),
+            parts=engine.parts,
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            settings=settings,
+            planned=wanted.counts,
+            emitted=asked.counts,
+            optimised=optimised.counts,
+            misplaced=misplaced(decisions, wanted, asked, optimised),
+        )
+
+    def cut(self, artifact: Artifact, part: Part, into: Path) -> Path:
+        """See `backends.Backend`."""
+        path = into / f"{part.name}.built.xml"
+        call(cut, artifact.path, part.inputs, part.outputs, path)
+        return path
+
+
+def _settings(engine: Engine, decisions: Mapping[str, Decision]) -> Mapping[str, object]:
+    """The runtime's own, with the precision of the plan."""
+    names = [str(node.name) for node in engine.source.graph]
+    dynamic = any(decisions[name].scheme is Scheme.INT8_DYNAMIC for name in names)
+    return {
+        **engine.runtime.settings,
+        "precision": str(engine.precision),
+        **({"dynamic_quantization_group": GROUP_SIZE} if dynamic else {}),
+    }

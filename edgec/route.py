@@ -1,0 +1,112 @@
+"""Which runtime (backend and device) each part is built for.
+
+The table's figures give the first answer: one runtime for all parts, because a cut costs, except
+where another promises much more for a part. A build that can measure tries each runtime alone, and
+then the mix of what was fastest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import onnx_ir as ir
+
+from edgec.errors import UnsupportedError
+from edgec.types import Graph, Part, Policy, Runtime, Speed, Target
+
+MUCH = 1.5  # times faster, by the table, that are worth a cut
+GAIN = 1.1  # times faster, measured, that are worth a cut
+Routes = Mapping[str, str]  # the name of the runtime, by part
+
+
+def allowed(part: Part, graph: Graph, policy: Policy, target: Target) -> tuple[Runtime, ...]:
+    """The runtimes that may run a part. Raises UnsupportedError where none is left."""
+    wanted = _wanted(part, policy)
+    found = [one for one in target.runtimes if wanted in (None, one.name)]
+    if not found:
+        raise UnsupportedError(
+            f"policy {policy.source}: part {part.name} is to run on {wanted}, which "
+            f"{target.name} with stack {target.stack} does not have",
+            hint=f"it has {', '.join(one.name for one in target.runtimes)}",
+        )
+    loose = _symbolic(part, graph) if any(one.static_shapes for one in found) else ""
+    fits = [one for one in found if not (one.static_shapes and loose)]
+    if not fits:
+        names = ", ".join(one.name for one in found)
+        raise UnsupportedError(
+            f"part {part.name}: {names} takes fixed shapes only, and {loose} is symbolic",
+            hint="fix the shapes of the model's inputs, e.g. --shape image=1x3x224x224",
+        )
+    return tuple(fits)
+
+
+def likely(
+    parts: Sequence[Part], graph: Graph, policy: Policy, target: Target, *, data: bool
+) -> Routes:
+    """By the table alone."""
+    open_to = {part.name: allowed(part, graph, policy, target) for part in parts}
+
+    def speed(part: Part, runtime: Runtime) -> float:
+        row = runtime.ladders[part.kind]
+        first = (row.with_data if data else row.without_data)[0]
+        return row.speed.get(first, 1.0)
+
+    def total(runtime: Runtime) -> float:
+        return sum((part.macs or 1) / speed(part, runtime) for part in parts)
+
+    common = min(target.runtimes, key=total)
+    routes = {}
+    for part in parts:
+        choice = open_to[part.name]
+        best = max(choice, key=lambda one: speed(part, one))
+        stays = common in choice and speed(part, best) < MUCH * speed(part, common)
+        routes[part.name] = (common if stays or (common in choice and not part.macs) else best).name
+    return routes
+
+
+def alone(
+    runtime: str, parts: Sequence[Part], graph: Graph, policy: Policy, target: Target
+) -> Routes:
+    """All parts on one runtime, but for those that may not run there."""
+    routes = {}
+    for part in parts:
+        names = [one.name for one in allowed(part, graph, policy, target)]
+        routes[part.name] = runtime if runtime in names else names[0]
+    return routes
+
+
+def mixed(parts: Sequence[Part], common: str, found: Mapping[str, Sequence[Speed]]) -> Routes:
+    """Each part where it was measured fastest, by clearly more than on the `common` runtime.
+
+    `found`: what was measured with all parts on one runtime, by its name.
+    """
+    gains: dict[str, dict[str, float]] = {}
+    for runtime, speeds in found.items():
+        for one in speeds:
+            gains.setdefault(one.part, {})[runtime] = one.gain.median
+    routes = {}
+    for part in parts:
+        seen = gains.get(part.name, {})
+        best = max(seen, key=lambda name: seen[name], default=common)
+        clear = seen.get(best, 1.0) > GAIN * seen.get(common, 0.0)
+        routes[part.name] = best if clear and part.macs else common
+    return routes
+
+
+def _wanted(part: Part, policy: Policy) -> str | None:
+    exact = [one for one in policy.parts if one.pattern == part.name]
+    globs = [one for one in policy.parts if fnmatchcase(part.name, one.pattern)]
+    return next((one.runtime for one in exact + globs if one.runtime), None)
+
+
+def _symbolic(part: Part, graph: Graph) -> str:
+    """The first symbolic dimension among a part's inputs, or an empty text."""
+    values = ir.convenience.create_value_mapping(graph.model.graph, include_subgraphs=False)
+    for name in part.inputs:
+        bounds = graph.shapes.get(name, ())
+        for axis, dim in enumerate(values[name].shape or ()):
+            fixed = axis < len(bounds) and bounds[axis].low == bounds[axis].high
+            if not isinstance(dim, int) and not fixed:
+                return f"{name}[{axis}]"
+    return ""

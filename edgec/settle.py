@@ -1,0 +1,278 @@
+"""Stage 12: try a plan, revise it where a check fails, until every check holds.
+
+A build that can measure settles one plan for each runtime of the target, and one that mixes what
+was fastest; the fastest as a whole wins, timed side by side with the source model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgec.assign import assign, decide, match
+from edgec.errors import EmitError, InternalError
+from edgec.revise import SLOWER, retreat, revise, worst
+from edgec.route import alone, mixed
+from edgec.runtime import bench
+from edgec.trial import Broken, Prepared, Trial, Trials
+from edgec.types import Contender, Feeds, Limits, Plan, Revision, Scheme, Speed
+
+MAX_REVISIONS = 16
+RIVAL = 0.7  # of the expected speed, from which another scheme is worth a trial
+CLOSE = 0.97  # of the fastest's speed: within this, the more exact one is taken
+ROUNDS = 7
+ROUND_MS = 100.0
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A plan that every check accepts, and what it became."""
+
+    name: str
+    plan: Plan
+    trial: Trial
+
+
+def settle(
+    name: str,
+    plan: Plan,
+    prepared: Prepared,
+    trials: Trials,
+    *,
+    data: bool,
+    say: Callable[[str], None],
+) -> Settled:
+    """Raises EmitError where no safer scheme or runtime is left."""
+    graph, target, policy = prepared.graph, prepared.target, prepared.policy
+    made = None
+    for _ in range(MAX_REVISIONS):
+        try:
+            made = trials.run(plan)
+            better = revise(plan, made.checks, made.artifacts, policy.limits)
+        except Broken as broken:
+            better = retreat(plan, broken.parts, broken.error.message)
+            if better == plan:
+                raise broken.error from broken
+        if better == plan:
+            break
+        for revision in better.revisions[len(plan.revisions) :]:
+            moved = f" on {revision.runtime}" if revision.runtime else ""
+            say(f"{revision.part}: {revision.before} -> {revision.after}{moved}: {revision.reason}")
+        plan = decide(graph, better, policy, target, data=data)
+    else:
+        try:
+            made = trials.run(plan)
+        except Broken as broken:
+            raise broken.error from broken
+    if made is None:
+        raise InternalError("the loop of revisions ended without a trial")
+    accept(plan, made, policy.limits)
+    return Settled(name, plan, made)
+
+
+def contenders(
+    prepared: Prepared, trials: Trials, *, data: bool, say: Callable[[str], None]
+) -> tuple[list[Settled], list[Contender]]:
+    """A settled plan for each runtime alone, then the mix; and those that failed, with the reason.
+
+    Raises the first failure where nothing could be settled.
+    """
+    graph, parts, policy, target = (
+        prepared.graph,
+        prepared.parts,
+        prepared.policy,
+        prepared.target,
+    )
+    found: list[Settled] = []
+    failed: list[Contender] = []
+    errors: list[EmitError] = []
+    tried: list[Mapping[str, str]] = []
+
+    def attempt(name: str, routes: Mapping[str, str]) -> None:
+        if routes in tried:
+            return
+        tried.append(routes)
+        plan = assign(graph, parts, policy, target, data=data, routes=routes)
+        plan = replace(plan, methods=prepared.plan.methods)
+        try:
+            one = settle(name, plan, prepared, trials, data=data, say=say)
+            found.append(improve(one, prepared, trials, data=data, say=say))
+        except EmitError as error:
+            errors.append(error)
+            failed.append(Contender(name, routes, None, float("nan"), error.message))
+
+    for runtime in target.runtimes:
+        say(f"trying {runtime.name}")
+        attempt(runtime.name, alone(runtime.name, parts, graph, policy, target))
+    speeds = {one.name: one.trial.checks.speeds for one in found}
+    if len(found) > 1:
+        say("trying the mix of what was fastest")
+        attempt("mixed", mixed(parts, _fastest(speeds, prepared), speeds))
+    if not found:
+        raise errors[0]
+    return found, failed
+
+
+def improve(
+    settled: Settled,
+    prepared: Prepared,
+    trials: Trials,
+    *,
+    data: bool,
+    say: Callable[[str], None],
+) -> Settled:
+    """Where the table expects another scheme to be about as fast, the measured better one.
+
+    Better is clearly faster, or as fast and more exact. What the policy states is left alone.
+    """
+    graph, target, policy = prepared.graph, prepared.target, prepared.policy
+    if any(one.scheme for one in (*policy.ops, *policy.nodes)):
+        return settled
+    for part in prepared.parts:
+        plan, wish = settled.plan, match(policy.parts, part.name)
+        if wish is not None and wish.scheme is not None:
+            continue
+        before, speed = plan.schemes[part.name], target.runtime(plan.runtimes[part.name]).ladders
+        expected = speed[part.kind].speed
+        for scheme in plan.ladders[part.name]:
+            if scheme not in expected or expected[scheme] < RIVAL * expected.get(before, 1.0):
+                continue
+            say(f"{part.name}: trying {scheme} beside {before}")
+            change = Revision(
+                part.name, before, scheme, "as fast on this machine or faster, and more exact"
+            )
+            rest = plan.ladders[part.name][plan.ladders[part.name].index(scheme) + 1 :]
+            rival = replace(
+                plan,
+                schemes={**plan.schemes, part.name: scheme},
+                ladders={**plan.ladders, part.name: rest},
+                revisions=(*plan.revisions, change),
+            )
+            rival = decide(graph, rival, policy, target, data=data)
+            try:
+                other = settle(settled.name, rival, prepared, trials, data=data, say=say)
+            except EmitError:
+                continue
+            if other.plan.schemes[part.name] is scheme and _better(part.name, other, settled):
+                settled = other
+                break
+    return settled
+
+
+def _better(part: str, other: Settled, settled: Settled) -> bool:
+    new, old = (
+        {speed.part: speed.gain.median for speed in one.trial.checks.speeds}
+        for one in (other, settled)
+    )
+    if part not in new or part not in old:
+        return False
+    exact = worst(other.trial.checks.parts)[part] > worst(settled.trial.checks.parts)[part]
+    return new[part] * CLOSE > old[part] or (exact and new[part] >= CLOSE * old[part])
+
+
+def plainest(prepared: Prepared, *, data: bool) -> Plan:
+    """Every part on its safest scheme, for a model that INT8 makes slower as a whole."""
+    plan = prepared.plan
+    changes = tuple(
+        Revision(
+            part.name,
+            plan.schemes[part.name],
+            plan.ladders[part.name][-1],
+            "slower than its source in FP32 as a whole model",
+        )
+        for part in prepared.parts
+        if plan.ladders[part.name]
+    )
+    safest = {one.part: one.after for one in changes}
+    plan = replace(
+        plan,
+        schemes={**plan.schemes, **safest},
+        ladders={**plan.ladders, **dict.fromkeys(safest, ())},
+        revisions=(*plan.revisions, *changes),
+    )
+    return decide(prepared.graph, plan, prepared.policy, prepared.target, data=data)
+
+
+def race(
+    settled: Sequence[Settled],
+    source: Path,
+    runnable: Callable[[Settled], Path],
+    feeds: Feeds,
+    threads: int,
+) -> list[Contender]:
+    """Time whole models, each in its own process, in alternating rounds with the FP32 source."""
+    cases = [bench.Case("FP32", source, threads)]
+    cases += [bench.Case(one.name, runnable(one), threads) for one in settled]
+    probe = bench.measure(cases[:1], feeds, rounds=1, warmup=2, calls_per_round=3)[0]
+    calls = max(1, min(20, round(ROUND_MS / max(probe.p50, 0.01))))
+    base, *timings = bench.measure(cases, feeds, rounds=ROUNDS, calls_per_round=calls)
+    return [
+        Contender(
+            one.name,
+            one.plan.runtimes,
+            Speed(one.name, base, timing, bench.ratio(base, timing)),
+            exactness(one.trial),
+            "",
+        )
+        for one, timing in zip(settled, timings, strict=True)
+    ]
+
+
+def is_slower(raced: Sequence[Contender]) -> bool:
+    """Whether every plan is slower than the source model, beyond the noise."""
+    gains = [one.speed.gain for one in raced if one.speed is not None]
+    return all(gain.median < SLOWER and gain.high < 1 for gain in gains)
+
+
+def choose(settled: Sequence[Settled], raced: Sequence[Contender]) -> Settled:
+    """The fastest; of those nearly as fast, the most exact."""
+    best = max(one.speed.gain.median for one in raced if one.speed is not None)
+    close = [
+        index
+        for index, one in enumerate(raced)
+        if one.speed is not None and one.speed.gain.median >= CLOSE * best
+    ]
+    return settled[max(close, key=lambda index: raced[index].sqnr_db)]
+
+
+def exactness(trial: Trial) -> float:
+    """The lowest SQNR of any part, in dB; of any output where no part was compared."""
+    found = worst(trial.checks.parts).values() or [one.sqnr_db for one in trial.checks.outputs]
+    return min(found, default=float("inf"))
+
+
+def accept(plan: Plan, made: Trial, limits: Limits) -> None:
+    """Refuse to ship what the backend did not build as planned, or what is still too far off."""
+    for artifact in made.artifacts:
+        extra = artifact.optimised.int8 - artifact.planned.int8
+        missing = artifact.optimised.float - artifact.planned.float
+        kept = [part for part in artifact.parts if plan.schemes[part] is Scheme.KEPT]
+        if artifact.misplaced or extra > 0 or (missing > 0 and not kept):
+            raise EmitError(
+                f"engine {artifact.engine}: planned {artifact.planned.int8} INT8 and "
+                f"{artifact.planned.float} float weighted ops, the backend runs "
+                f"{artifact.optimised.int8} and {artifact.optimised.float}",
+                hint="keep the parts in float by a policy, and report the model",
+                log="\n".join(artifact.misplaced),
+            )
+    for part, sqnr in worst(made.checks.parts).items():
+        if limits.part_sqnr_db is not None and sqnr < limits.part_sqnr_db:
+            raise EmitError(
+                f"part {part}: SQNR {sqnr:.1f} dB is below {limits.part_sqnr_db:g} dB, and no "
+                "safer scheme is left",
+                hint="the policy may force it; --max-error none ships it anyway",
+            )
+    for one in made.checks.outputs:
+        if limits.cosine is not None and one.cosine < limits.cosine:
+            raise EmitError(
+                f"output {one.value}: cosine {one.cosine:.4f} to the original is below "
+                f"{limits.cosine:g}, and no safer scheme is left",
+                hint="report the model: a rewrite may be wrong; --max-error none ships it anyway",
+            )
+
+
+def _fastest(speeds: Mapping[str, Sequence[Speed]], prepared: Prepared) -> str:
+    """The runtime on which the parts take the least time in all, by what was measured."""
+    totals = {name: sum(one.built.p50 for one in found) for name, found in speeds.items()}
+    return min(totals, key=lambda name: totals[name])
