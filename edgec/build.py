@@ -194,7 +194,7 @@ def _files(trial: Trial) -> dict[str, Path | bytes]:
         "golden/outputs.npz": npz_bytes(trial.end.outputs),
     }
     for artifact in trial.artifacts:
-        for file in (artifact.path, *artifact.data_files):
+        for file in (artifact.path, *artifact.data_files, *artifact.side_files):
             files[f"engines/{file.name}"] = file
     return files
 

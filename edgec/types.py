@@ -391,7 +391,8 @@ class Counts:
 class Artifact:
     """A file that a backend built, how to open it, and what it really computes with.
 
-    `data_files` lie beside it; `misplaced`: weighted nodes that the backend runs in other numbers
+    `data_files` lie beside it and are opened with it; `side_files` are for people. `misplaced`:
+    weighted nodes that the backend runs in other numbers
     than planned; `notes`: what the backend forced on the build.
     """
 
@@ -409,6 +410,7 @@ class Artifact:
     optimised: Counts
     misplaced: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    side_files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ def _holds(dtype: str, pad: int) -> bool:
     if dtype.startswith("float"):
         return abs(pad) <= float(np.finfo(dtype).max)
     limits = np.iinfo(dtype)
-    return limits.min <= pad <= limits.max
+    return bool(limits.min <= pad <= limits.max)
 
 
 def _file_problems(manifest: Dict[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple, Type, Union
 
 from edgec.errors import InputError
+from edgec.runtime import buffers
 from edgec.runtime.buckets import parse, serve, takes
 from edgec.runtime.bundle import Bundle
 from edgec.runtime.openers import Session, opener
@@ -47,23 +48,38 @@ class Model:
             self.close()
             raise
 
-    def run(self, feeds: Mapping[str, Any]) -> Dict[str, Any]:
+    def run(
+        self, feeds: Mapping[str, Any], out: Optional[Mapping[str, Any]] = None
+    ) -> Dict[str, Any]:
         """Arrays by input name -> new arrays by output name, never changed by a later call.
 
-        Where the bundle has buckets, captions may come with any padding or none. Raises InputError
-        naming the input that is missing, unknown, or does not fit in dtype, rank, size or range.
+        `out`: arrays of the caller's, by output name, for results to be written into; they are
+        returned in place of new ones. Where the bundle has buckets, captions may come with any
+        padding or none. Raises InputError naming the input that is missing, unknown, or does not
+        fit in dtype, rank, size or range, or the array that cannot take its output.
         """
         if not self._steps:
             raise InputError("the model is closed", hint="Load it again.")
-        return serve(self._run, fit(feeds, self._takes), self._buckets)
+        fitted, given = fit(feeds, self._takes), dict(out or {})
+        names = [value.name for value in self.outputs]
+        unknown = sorted(str(name) for name in given if name not in names)
+        if unknown:
+            message = "unknown output " + ", ".join(unknown)
+            raise InputError(message, hint="The model makes " + ", ".join(names))
+        buffers.check(given, fitted)
+        # with buckets, the engines make an output in another size than the caller gets
+        direct = {} if self._buckets is not None else given
+        made = serve(lambda known: self._run(known, direct), fitted, self._buckets)
+        buffers.fill(given, made)
+        return made
 
-    def _run(self, known: Dict[str, Any]) -> Dict[str, Any]:
+    def _run(self, known: Dict[str, Any], out: Mapping[str, Any]) -> Dict[str, Any]:
         """The engines in their order; `known` is used up."""
         outputs: Dict[str, Any] = {}
         wanted = {value.name for value in self.outputs}
         outputs.update((name, known[name].copy()) for name in wanted & set(known))
         for step in self._steps:
-            made = step.run(known)
+            made = step.run(known, out)
             outputs.update((name, made[name]) for name in wanted & set(made))
             known.update(made)
             for name in step.done:
@@ -124,8 +140,12 @@ class _Step:
         self._inputs: List[str] = engine["inputs"]
         self._outputs: List[str] = engine["outputs"]
 
-    def run(self, known: Mapping[str, Any]) -> Dict[str, Any]:
-        made = self.session.run({name: known[name] for name in self._inputs})
+    def run(self, known: Mapping[str, Any], out: Mapping[str, Any]) -> Dict[str, Any]:
+        feeds = {name: known[name] for name in self._inputs}
+        mine = {name: out[name] for name in self._outputs if name in out}
+        # not every backend can write where it is told; the model copies then
+        run_into = getattr(self.session, "run_into", None) if mine else None
+        made = run_into(feeds, mine) if run_into else self.session.run(feeds)
         missing = [name for name in self._outputs if name not in made]
         if missing:
             message = "{} does not make {}".format(self._label, ", ".join(missing))

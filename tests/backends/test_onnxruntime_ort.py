@@ -47,7 +47,7 @@ class TestOrtFormat(Suite):
         _, made, plan = self.made("clip_dynamo", None)
         ours = emit(made, plan, tmp_path)
         assert ours.path == tmp_path / "main.ort"
-        assert ours.data_files == (tmp_path / "main.required_operators.config",)
+        assert ours.side_files == (tmp_path / "main.required_operators.config",)
         written = {"main.onnx", "main.ort", "main.required_operators.config"}
         assert {file.name for file in tmp_path.iterdir()} == written
 
@@ -84,7 +84,7 @@ def test_the_same_bytes_each_time(name: str, tmp_path: Path) -> None:
     digests = set()
     for turn in range(3):
         ours = built(name, tmp_path / str(turn), format="ort")
-        files = (ours.path, *ours.data_files)
+        files = (ours.path, *ours.side_files)
         digests.add(tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in files))
     assert len(digests) == 1
 
@@ -111,7 +111,7 @@ def test_portable_is_the_default_and_lays_nothing_out_for_this_cpu(tmp_path: Pat
         assert ours.misplaced == ()
         assert ours.optimised == ours.planned == Counts(0, 11)
         assert any("laid out for CPUs" in note for note in ours.notes) == (style == "this_cpu")
-        files[style] = ours.path.read_bytes(), ours.data_files[0].read_text()
+        files[style] = ours.path.read_bytes(), ours.side_files[0].read_text()
     assert files[""] == files["portable"]
     assert b"ReorderOutput" not in files["portable"][0]
     assert "nchwc" not in files["portable"][1]
@@ -131,7 +131,7 @@ def test_names_are_the_nodes_own_even_where_it_is_laid_out(tmp_path: Path) -> No
 
 def test_the_list_of_operators_is_that_of_the_graph(tmp_path: Path) -> None:
     ours = built("cnn", tmp_path, format="ort")
-    (listed,) = ours.data_files
+    (listed,) = ours.side_files
     assert listed.name == "main.required_operators.config"
     head, *rows = listed.read_text().splitlines()
     assert head.startswith("# main.ort, written by onnxruntime ")
@@ -146,7 +146,7 @@ def test_the_list_of_operators_is_read_by_onnxruntimes_build(tmp_path: Path) -> 
     from onnxruntime.tools.reduced_build_config_parser import parse_config
 
     ours = built("vit", tmp_path, format="ort")
-    required, types = parse_config(str(ours.data_files[0]), True)
+    required, types = parse_config(str(ours.side_files[0]), True)
     assert "MatMulIntegerToFloat" in required["com.microsoft"][1]
     assert types is not None
 

@@ -32,8 +32,10 @@ class Backend:
         path, *data_files = save(engine.model, path)
         known = frozenset(str(node.name) for node in engine.model.graph)
         optimised, settings, notes = _open(path, wishes, chosen, threads, known)
+        side_files: tuple[Path, ...] = ()
         if chosen == "ort":
-            path, *data_files = files(path)
+            path, *data_files = files(path)[:1]
+            side_files = files(path)[1:]
         return Artifact(
             engine=engine.name,
             backend=engine.runtime.backend,
@@ -49,6 +51,7 @@ class Backend:
             optimised=optimised.counts,
             misplaced=_misplaced(decisions, wanted, emitted, optimised),
             notes=(*notes, *_remarks(engine.name, optimised, path, settings)),
+            side_files=side_files,
         )
 
     def cut(self, artifact: Artifact, part: Part, into: Path) -> Path:
