@@ -85,7 +85,12 @@ def assign(
 def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bool) -> Plan:
     """The same plan with the decisions that its schemes and pinned nodes lead to."""
     part_of = {node: part for part in plan.parts for node in part.nodes}
-    reverted = {one.part: one for one in plan.revisions if not one.nodes and not one.runtime}
+    reverted: dict[str, Revision] = {}
+    for one in plan.revisions:
+        if one.runtime:
+            reverted.pop(one.part, None)  # what it stepped down for was another runtime's
+        elif not one.nodes:
+            reverted[one.part] = one
     decisions: dict[str, Decision] = {}
     for node in graph.model.graph:
         name = str(node.name)

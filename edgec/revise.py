@@ -62,7 +62,8 @@ def _stepped(plan: Plan, found: Sequence[Revision]) -> Plan:
     if not found:
         return plan
     schemes, ladders = dict(plan.schemes), dict(plan.ladders)
-    runtimes, spares = dict(plan.runtimes), dict(plan.spares)
+    runtimes, spares, pinned = dict(plan.runtimes), dict(plan.spares), dict(plan.pinned)
+    nodes = {part.name: part.nodes for part in plan.parts}
     for revision in found:
         schemes[revision.part] = revision.after
         if revision.runtime:
@@ -70,6 +71,8 @@ def _stepped(plan: Plan, found: Sequence[Revision]) -> Plan:
             runtimes[revision.part] = revision.runtime
             ladders[revision.part] = left.pop(revision.runtime)[1:]
             spares[revision.part] = left
+            for node in nodes.get(revision.part, ()):
+                pinned.pop(node, None)  # the other runtime may have a kernel for it
         else:
             ladders[revision.part] = plan.ladders[revision.part][1:]
     return replace(
@@ -78,6 +81,7 @@ def _stepped(plan: Plan, found: Sequence[Revision]) -> Plan:
         spares=spares,
         schemes=schemes,
         ladders=ladders,
+        pinned=pinned,
         revisions=(*plan.revisions, *found),
     )
 
@@ -106,9 +110,9 @@ def _inaccurate(plan: Plan, parts: Sequence[Comparison], limits: Limits) -> list
     if limits.part_sqnr_db is None:
         return []
     return [
-        _step(plan, part, f"SQNR {sqnr:.1f} dB is below {limits.part_sqnr_db:g} dB")
+        _safer(plan, part, f"SQNR {sqnr:.1f} dB is below {limits.part_sqnr_db:g} dB")
         for part, sqnr in worst(parts).items()
-        if sqnr < limits.part_sqnr_db and _can_step(plan, part)
+        if sqnr < limits.part_sqnr_db and (_can_step(plan, part) or plan.spares[part])
     ]
 
 
@@ -136,13 +140,15 @@ def _drifted(plan: Plan, checks: Checks, limits: Limits) -> list[Revision]:
     if limits.cosine is None:
         return []
     bad = [one for one in checks.outputs if one.cosine < limits.cosine]
-    candidates = {p: db for p, db in worst(checks.parts).items() if _can_step(plan, p)}
+    errors = worst(checks.parts)
+    candidates = {p: db for p, db in errors.items() if _can_step(plan, p)}
+    candidates = candidates or {p: db for p, db in errors.items() if plan.spares[p]}
     if not bad or not candidates:
         return []
     part = min(candidates, key=lambda name: candidates[name])
     lowest = min(bad, key=lambda one: one.cosine)
     return [
-        _step(
+        _safer(
             plan,
             part,
             f"output {lowest.value} has cosine {lowest.cosine:.4f} end to end, below "
@@ -154,6 +160,13 @@ def _drifted(plan: Plan, checks: Checks, limits: Limits) -> list[Revision]:
 def _can_step(plan: Plan, part: str) -> bool:
     last = plan.schemes[part] in (Scheme.FLOAT32, Scheme.KEPT)
     return not last and bool(plan.ladders[part])
+
+
+def _safer(plan: Plan, part: str, reason: str) -> Revision:
+    """The next safer scheme, or, where there is none, another runtime."""
+    if _can_step(plan, part):
+        return _step(plan, part, reason)
+    return _move(plan, part, f"{plan.runtimes[part]}: {reason}")
 
 
 def _move(plan: Plan, part: str, reason: str) -> Revision:

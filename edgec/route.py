@@ -76,10 +76,10 @@ def alone(
     return routes
 
 
-def mixed(parts: Sequence[Part], common: str, found: Mapping[str, Sequence[Speed]]) -> Routes:
-    """Each part where it was measured fastest, by clearly more than on the `common` runtime.
+def mixed(parts: Sequence[Part], home: Routes, found: Mapping[str, Sequence[Speed]]) -> Routes:
+    """Each part where it was measured fastest, by clearly more than at `home`.
 
-    `found`: what was measured with all parts on one runtime, by its name.
+    `found`: what was measured of parts on a runtime, by its name.
     """
     gains: dict[str, dict[str, float]] = {}
     for runtime, speeds in found.items():
@@ -87,7 +87,7 @@ def mixed(parts: Sequence[Part], common: str, found: Mapping[str, Sequence[Speed
             gains.setdefault(one.part, {})[runtime] = one.gain.median
     routes = {}
     for part in parts:
-        seen = gains.get(part.name, {})
+        seen, common = gains.get(part.name, {}), home[part.name]
         best = max(seen, key=lambda name: seen[name], default=common)
         clear = seen.get(best, 1.0) > GAIN * seen.get(common, 0.0)
         routes[part.name] = best if clear and part.macs else common

@@ -90,7 +90,7 @@ def contenders(
     tried: list[Mapping[str, str]] = []
 
     def attempt(name: str, routes: Mapping[str, str]) -> None:
-        if routes in tried:
+        if routes in tried or any(one.plan.runtimes == routes for one in found):
             return
         tried.append(routes)
         plan = assign(graph, parts, policy, target, data=data, routes=routes)
@@ -105,10 +105,10 @@ def contenders(
     for runtime in target.runtimes:
         say(f"trying {runtime.name}")
         attempt(runtime.name, alone(runtime.name, parts, graph, policy, target))
-    speeds = {one.name: one.trial.checks.speeds for one in found}
     if len(found) > 1:
         say("trying the mix of what was fastest")
-        attempt("mixed", mixed(parts, _fastest(speeds, prepared), speeds))
+        fastest = min(found, key=lambda one: sum(s.built.p50 for s in one.trial.checks.speeds))
+        attempt("mixed", mixed(parts, fastest.plan.runtimes, _speeds(found)))
     if not found:
         raise errors[0]
     return found, failed
@@ -272,7 +272,10 @@ def accept(plan: Plan, made: Trial, limits: Limits) -> None:
             )
 
 
-def _fastest(speeds: Mapping[str, Sequence[Speed]], prepared: Prepared) -> str:
-    """The runtime on which the parts take the least time in all, by what was measured."""
-    totals = {name: sum(one.built.p50 for one in found) for name, found in speeds.items()}
-    return min(totals, key=lambda name: totals[name])
+def _speeds(found: Sequence[Settled]) -> Mapping[str, list[Speed]]:
+    """What was measured of each part, by the runtime that it ended up on."""
+    speeds: dict[str, list[Speed]] = {}
+    for one in found:
+        for speed in one.trial.checks.speeds:
+            speeds.setdefault(one.plan.runtimes[speed.part], []).append(speed)
+    return speeds

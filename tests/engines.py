@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import small
 
+from edgec.assign import assign
 from edgec.backends import backend
 from edgec.join import join
 from edgec.lower import lower
+from edgec.partition import partition
 from edgec.placement import place
 from edgec.quantize import quantize
 from edgec.runtime.openers import opener
@@ -25,6 +27,7 @@ from edgec.types import (
     Runtime,
     Scheme,
     Statistics,
+    Target,
     ValueStatistics,
 )
 
@@ -69,9 +72,15 @@ def engine(
     name: str = "onnxruntime",
 ) -> tuple[Engine, Plan]:
     """The one engine of a graph on backend `name`, quantized on `feeds`; none: without data."""
-    row = small.target(target, name)
-    plan = small.plan(found, target, policy, data=bool(feeds), backend=name)
-    runtime = row.runtimes[0]
+    return engine_for(found, small.target(target, name), feeds, policy)
+
+
+def engine_for(
+    found: Graph, row: Target, feeds: Sequence[Feeds], policy: Policy | None = None
+) -> tuple[Engine, Plan]:
+    """The same for a target with one runtime."""
+    (runtime,) = row.runtimes
+    plan = assign(found, partition(found), policy or Policy(), row, data=bool(feeds))
     statistics = seen(found, plan, runtime, feeds) if feeds else Statistics({}, 0, "")
     (joined,) = join(found, plan, row)
     model = quantize(joined.source, plan.decisions, statistics, plan.methods, runtime)

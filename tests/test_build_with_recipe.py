@@ -64,7 +64,7 @@ def test_a_bundle_of_pairs(place: Path) -> None:
     assert set(feeds) == {"image", "ids", "mask"}
     assert all(np.isfinite(array).all() for array in outputs.values())
     # the bundle knows how its data is read
-    found = recheck(path, place / "model.onnx", place / "data" / "pairs.csv", None, None, 1)
+    found = recheck(path, place / "model.onnx", place / "data" / "pairs.csv", [], None, 1)
     assert {one.samples for one in found.outputs} == {6}
     assert build(place, "again.edgec", "pairs.csv").read_bytes() == path.read_bytes()
 

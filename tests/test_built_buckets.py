@@ -53,7 +53,7 @@ def test_a_bundle_with_buckets(tmp_path: Path) -> None:
             outputs.append(model.run(feeds))
     for one_more in outputs:
         np.testing.assert_array_equal(one_more["pooled"], outputs[0]["pooled"])
-    again = recheck(report.bundle, one.model, tmp_path / "samples", None, None, 1)
+    again = recheck(report.bundle, one.model, tmp_path / "samples", [], None, 1)
     assert all(check.cosine > 0.99 for check in again.outputs)
 
 

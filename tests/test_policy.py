@@ -54,6 +54,15 @@ def test_all_keys(tmp_path: Path) -> None:
     assert found.source == "policy.toml"
 
 
+def test_a_hint_reaches_the_runtimes_that_know_it(tmp_path: Path) -> None:
+    path = write(tmp_path, '[engines]\nhint = "throughput"\n')
+    found = prepare(Job(graphs.path("mlp"), target="x86-vnni", policy=path)).target
+    hints = {one.name: one.settings.get("hint") for one in found.runtimes}
+    assert hints == {"onnxruntime": None, "openvino": "throughput"}
+    plain = prepare(Job(graphs.path("mlp"), target="x86-vnni")).target
+    assert plain.runtime("openvino").settings["hint"] == "latency"
+
+
 def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     found = load_policy(write(tmp_path, ""))
     assert found == Policy(source="policy.toml")
@@ -84,6 +93,9 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         ),
         ("[ops.Add]\nmethod = 'minmax'", "ops.Add.method", "a method is chosen per part"),
         ("[nodes.n]\nscheme = 8", "nodes.n.scheme", "choose one of"),
+        ("[ops.Add]\nruntime = 'openvino'", "ops.Add.runtime", "a runtime is chosen per part"),
+        ("[parts.vision]\nruntime = 3", "parts.vision.runtime", "by its name"),
+        ("[engines]\nhint = 'fast'", "engines.hint", "choose one of latency, throughput"),
         ("[limits]\nsqnr = 3", "limits", "the keys are part_sqnr_db and cosine"),
         ("limits = 3", "limits", "the keys are part_sqnr_db and cosine"),
         ("[limits]\ncosine = 'high'", "limits.cosine", "a number, or false"),

@@ -151,7 +151,7 @@ def configure(settings: Mapping[str, Any]) -> Tuple[str, Dict[str, Any], int]:
         properties["INFERENCE_NUM_THREADS"] = threads
     if device == "CPU":
         group = _number(settings, "dynamic_quantization_group", 0, 1 << 16)
-        properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = group
+        properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(group)  # 2024.4 refuses an int
     cache = os.environ.get("EDGEC_CACHE")
     if cache:
         properties["CACHE_DIR"] = os.path.join(cache, "openvino")

@@ -2,10 +2,105 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import engines
+import graphs
+import pytest
+import small
 from suite import Suite
+
+from edgec.errors import UnsupportedError
+from edgec.runtime.openvino_session import configure
+from edgec.target import cpu_flags, load_target
+from edgec.types import Counts, Range, Scheme, Target
 
 
 class TestOpenVINO(Suite):
     name = "openvino"
     suffix = ".xml"
     hidden = {"lstm": "recurrent layers lose their names"}  # noqa: RUF012
+
+
+def narrowed(target: str, runtime: str) -> Target:
+    row = load_target(target)
+    return replace(row, runtimes=(row.runtime(runtime),))
+
+
+def test_settings_are_those_that_the_session_takes(tmp_path: Path) -> None:
+    feeds = [graphs.load_feeds("vit", seed) for seed in range(2)]
+    for scheme, group in ((Scheme.INT8_DYNAMIC, 64), (Scheme.INT8_STATIC, 0)):
+        into = tmp_path / scheme
+        into.mkdir()
+        policy = engines.everywhere(scheme)
+        made, plan = engines.engine(small.fixture("vit"), "x86-vnni", feeds, policy, "openvino")
+        artifact = engines.emit(made, plan, into)
+        assert artifact.settings["precision"] == "float32"
+        assert artifact.settings.get("dynamic_quantization_group", 0) == group
+        _, properties, most = configure(artifact.settings)
+        assert properties["INFERENCE_PRECISION_HINT"] == "f32"
+        assert properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] == str(group)
+        assert most == artifact.settings["specialise"]
+
+
+def test_an_engine_in_bf16_has_half_the_weights(tmp_path: Path) -> None:
+    found = small.fixture("vit")
+    sizes, sqnr = {}, {}
+    feeds = graphs.load_feeds("vit", 1)
+    exact = small.run(found.model, feeds)["logits"]
+    for scheme in (Scheme.FLOAT32, Scheme.BFLOAT16):
+        into = tmp_path / scheme
+        into.mkdir()
+        made, plan = engines.engine_for(
+            found, narrowed("x86-bf16", "openvino"), [], engines.everywhere(scheme)
+        )
+        assert made.precision is scheme
+        artifact = engines.emit(made, plan, into)
+        assert artifact.settings["precision"] == str(scheme)
+        assert artifact.optimised == artifact.planned == Counts(0, 14)
+        sizes[scheme] = artifact.data_files[0].stat().st_size
+        sqnr[scheme] = small.sqnr(exact, engines.run(artifact, feeds)["logits"])
+    assert sizes[Scheme.BFLOAT16] < 0.6 * sizes[Scheme.FLOAT32]
+    assert sqnr[Scheme.FLOAT32] > 100
+    assert sqnr[Scheme.BFLOAT16] > 30
+    if {"avx512_bf16", "amx_bf16"} & cpu_flags():
+        assert sqnr[Scheme.BFLOAT16] < 70
+
+
+def test_int8_leaves_the_rest_to_the_precision_of_the_runtime(tmp_path: Path) -> None:
+    feeds = [graphs.load_feeds("vit", seed) for seed in range(2)]
+    row = narrowed("x86-bf16", "openvino")
+    policy = engines.everywhere(Scheme.INT8_STATIC)
+    made, plan = engines.engine_for(small.fixture("vit"), row, feeds, policy)
+    assert made.precision is Scheme.BFLOAT16
+    artifact = engines.emit(made, plan, tmp_path)
+    assert artifact.optimised == artifact.planned == Counts(12, 2)
+    exact = small.run(small.fixture("vit").model, feeds[0])["logits"]
+    assert small.sqnr(exact, engines.run(artifact, feeds[0])["logits"]) > 28
+
+
+def test_an_engine_for_a_gpu_is_checked_on_the_cpu(tmp_path: Path) -> None:
+    feeds = [graphs.load_feeds("cnn", seed) for seed in range(2)]
+    row = narrowed("intel-core-ultra", "openvino-gpu")
+    made, plan = engines.engine_for(small.fixture("cnn"), row, feeds)
+    artifact = engines.emit(made, plan, tmp_path)
+    assert (artifact.backend, artifact.device) == ("openvino", "gpu")
+    assert artifact.settings["precision"] == "float16"
+    assert artifact.planned == artifact.emitted == artifact.optimised
+    assert artifact.planned.int8 == 10
+
+
+def test_an_engine_for_an_npu_wants_fixed_shapes(tmp_path: Path) -> None:
+    from edgec.canonicalise import canonicalise
+    from edgec.load import load
+
+    row = narrowed("intel-core-ultra", "openvino-npu")
+    with pytest.raises(UnsupportedError, match="openvino-npu takes fixed shapes only, and image"):
+        engines.engine_for(small.fixture("cnn"), row, [])
+    shape = tuple(Range(size, size) for size in (1, 3, 32, 32))
+    found = canonicalise(load(graphs.path("cnn")), {"image": shape})
+    made, plan = engines.engine_for(found, row, [graphs.load_feeds("cnn", 0, batch=1)])
+    artifact = engines.emit(made, plan, tmp_path)
+    assert artifact.device == "npu"
+    assert artifact.planned == artifact.optimised

@@ -24,6 +24,7 @@ BLOCKED = (
     "onnx_ir",
     "onnxscript",
     "onnxruntime",
+    "openvino",
     "jsonschema",
     "rich",
     "tokenizers",
@@ -134,6 +135,13 @@ def test_targets_need_no_compiler(bare: dict[str, str]) -> None:
     page = run("targets", "x86-vnni", env=bare).stdout
     assert "cnn: int8_static > float32\n  without data: int8_weight_only > float32\n" in page
     assert "measured" in page
+    assert "stack onnxruntime+openvino; there are onnxruntime+openvino, " in page
+    for backend in ("onnxruntime", "openvino"):
+        assert f"\n{backend}: {backend} on the cpu\n" in page
+    one = run("targets", "x86-vnni", "--stack", "openvino", env=bare).stdout
+    assert "openvino: openvino on the cpu" in one
+    assert "onnxruntime on the cpu" not in one
+    assert "fixed shapes only" in run("targets", "intel-core-ultra", env=bare).stdout
 
 
 @pytest.mark.parametrize("verb", NEEDS_COMPILE)
@@ -327,10 +335,20 @@ def test_plan_is_provisional_and_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_plan_follows_the_backend(backend: str) -> None:
+    arguments = ["plan", graphs.path("vit"), "--target", "x86-vnni", "--backend", backend]
+    page = json.loads(run(*arguments, "--json", "-").stdout)
+    assert page["stack"] == "onnxruntime+openvino"
+    assert {row["backend"] for row in page["decisions"]} == {backend}
+    assert f"; {backend}: " in run(*arguments).stdout
+
+
 def test_plan_needs_no_backend(tmp_path: Path) -> None:
     folder = tmp_path / "site"
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['onnxruntime'] = None\n")
+    text = "import sys\nsys.modules['onnxruntime'] = sys.modules['openvino'] = None\n"
+    (folder / "sitecustomize.py").write_text(text)
     root = str(Path(edgec.__file__).parents[1])
     done = run(
         *("plan", graphs.path("vit"), "--target", "x86-vnni"),

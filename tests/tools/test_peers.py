@@ -169,7 +169,7 @@ def test_plot_is_the_same_twice_and_shows_each_result_once() -> None:
 
 
 def test_cases_keep_their_numbers() -> None:
-    numbers = {kind: dict(peers_cases.cases(kind)) for kind in ("cnn", "transformer", "towers")}
+    numbers = {kind: dict(peers_cases.cases(kind)) for kind in {one.kind for one in MODELS}}
     for kind, cases in numbers.items():
         assert cases[1].name == peers_cases.BASE, kind
         assert [case.name for case in cases.values()][-3:] == list(peers_cases.names()[-3:])

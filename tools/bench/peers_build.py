@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -60,11 +61,12 @@ def size(artifact: Path) -> int:
 
 
 def last_line(log: Path) -> str:
-    """What a program said last that looks like a reason."""
+    """What a program said last that looks like a reason, on one line, without folders."""
     lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith(("hint:", "^"))]
-    errors = [line for line in lines if "rror" in line or "not installed" in line]
-    return (errors or lines or [""])[-1][:300]
+    errors = [i for i, line in enumerate(lines) if "rror" in line or "not installed" in line]
+    text = " ".join(lines[errors[-1] if errors else -1 :])
+    return re.sub(r"(?<![\w.])/(?:[^\s/:]+/)+", "", text)[:300]
 
 
 def ending(code: int) -> str:

@@ -47,6 +47,12 @@ def tool_key(tool: str) -> str:
     return digest(_files(own), versions(tool) if tool in PACKAGES else ())
 
 
+def files_key(artifact: Path) -> str:
+    """A model file, and the weights beside it."""
+    weights = artifact.with_suffix(".bin")
+    return digest(_files([artifact, *([weights] if weights.is_file() else [])]))
+
+
 @cache
 def versions(tool: str) -> tuple[str, ...]:
     """`name version` of the packages that a tool stands on."""

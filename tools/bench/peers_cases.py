@@ -16,7 +16,7 @@ import peers_edgec
 from peers_types import Build, Case, Folder, Settings
 
 HERE = Path(__file__).parent
-CNN, TEXT, PAIR = "cnn", "transformer", "towers"
+CNN, MIXED, TEXT, PAIR = "cnn", "cnn with attention", "transformer", "towers"
 # OpenVINO's documentation asks for this hint where one request at a time has to be fast.
 LATENCY: Settings = {"PERFORMANCE_HINT": "LATENCY"}
 F32: Settings = {**LATENCY, "INFERENCE_PRECISION_HINT": "f32"}
@@ -28,10 +28,10 @@ def _ort(form: str, **settings: object) -> Build:
     return Build(name, "ort", "model.onnx", {"form": form, **settings})
 
 
-def _nncf(form: str, transformer: bool = False) -> Build:
+def _nncf(form: str, advice: str = "") -> Build:
+    name = "-".join(filter(None, ("nncf", form, advice)))
     suffix = "onnx" if form == "onnx" else "xml"
-    name = f"nncf-{form}{'-transformer' if transformer else ''}"
-    return Build(name, "nncf", f"model.{suffix}", {"form": form, "transformer": transformer})
+    return Build(name, "nncf", f"model.{suffix}", {"form": form, "advice": advice})
 
 
 def _edgec(name: str, *options: str) -> Build:
@@ -52,14 +52,13 @@ class _Line:
 
 
 def _all(build: Build | None) -> dict[str, Build | None]:
-    return {CNN: build, TEXT: build, PAIR: build}
+    return dict.fromkeys((CNN, MIXED, TEXT, PAIR), build)
 
 
 _STATIC = {**_all(_ort("static")), TEXT: _ort("static", ops=["MatMul"])}
-_UNSIGNED = _ort("dynamic", weights="unsigned")
-_ONNX = {**_all(_nncf("onnx", transformer=True)), CNN: _nncf("onnx")}
+_ONNX = {**_all(_nncf("onnx", "transformer")), CNN: _nncf("onnx")}
 _NNCF = _all(_nncf("openvino"))
-_TRANSFORMER = dict.fromkeys((TEXT, PAIR), _nncf("openvino", transformer=True))
+_ADVISED = {**_all(_nncf("openvino", "transformer")), CNN: _nncf("openvino", "accuracy")}
 
 _LINES = (
     _Line("fp32", "FP32, ONNX Runtime", "float", "onnxruntime", _all(SOURCE)),
@@ -80,15 +79,12 @@ _LINES = (
         "ORT dynamic",
         "ort",
         "onnxruntime",
-        {CNN: _UNSIGNED, PAIR: _UNSIGNED, TEXT: _ort("dynamic")},
+        {**_all(_ort("dynamic", weights="unsigned")), TEXT: _ort("dynamic")},
     ),
     _Line("ort-hand", "ORT by hand", "ort", "onnxruntime", {PAIR: _ort("split")}),
-    _Line("nncf-f32", "NNCF on OpenVINO in f32", "nncf", "openvino", _NNCF, F32),
-    _Line("nncf", "NNCF on OpenVINO, default", "nncf", "openvino", _NNCF, LATENCY),
-    _Line("nncf-transformer-f32", "NNCF TRANSFORMER, f32", "nncf", "openvino", _TRANSFORMER, F32),
-    _Line(
-        "nncf-transformer", "NNCF TRANSFORMER, default", "nncf", "openvino", _TRANSFORMER, LATENCY
-    ),
+    _Line("nncf", "NNCF, its defaults", "nncf", "openvino", _NNCF, LATENCY),
+    _Line("nncf-advised-f32", "NNCF as advised, f32", "nncf", "openvino", _ADVISED, F32),
+    _Line("nncf-advised", "NNCF as advised", "nncf", "openvino", _ADVISED, LATENCY),
     _Line(
         "nncf-weights",
         "NNCF INT8 weights, f32",

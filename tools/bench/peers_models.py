@@ -58,7 +58,7 @@ MODELS = (
         "PP-OCRv6_rec_small, 48x480 pixels; 200 rendered lines",
         papers.recognition,
         papers.exact,
-        "cnn",
+        "cnn with attention",
         papers.characters,
         sources=("papers", "onnx"),
     ),

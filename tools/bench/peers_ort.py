@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantType,
@@ -24,6 +25,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
+
+PER_CHANNEL_OPSET = 13  # the first DequantizeLinear with an axis
 
 
 class Samples(CalibrationDataReader):  # type: ignore[misc]
@@ -44,9 +47,10 @@ def build(model: Path, calibration: Path, artifact: Path, settings: dict[str, An
     """Write the quantized model to `artifact`."""
     with tempfile.TemporaryDirectory() as folder:
         form, source = settings["form"], model
+        notes: list[str] = []
         if not settings.get("default"):
             source = Path(folder) / "preprocessed.onnx"
-            _preprocess(model, source)
+            _preprocess(model, source, notes)
         if form == "dynamic":
             quantize_dynamic(str(source), str(artifact), **_dynamic(settings))
         elif form == "static":
@@ -62,15 +66,24 @@ def build(model: Path, calibration: Path, artifact: Path, settings: dict[str, An
                 **_static(settings),
             )
             quantize_dynamic(str(half), str(artifact), nodes_to_quantize=rest, **_dynamic({}))
+        artifact.with_name("note.txt").write_text("; ".join(notes), encoding="utf-8")
 
 
-def _preprocess(model: Path, into: Path) -> None:
-    """The preprocessing that the documentation asks for; its shape inference fails on some."""
+def _preprocess(model: Path, into: Path, notes: list[str]) -> None:
+    """What the documentation asks for, and what a person would do where that fails."""
+    source = into.with_name("raised.onnx")
+    found = onnx.load(model)
+    opset = next(one.version for one in found.opset_import if one.domain in ("", "ai.onnx"))
+    if opset < PER_CHANNEL_OPSET:
+        notes.append(f"opset {opset} raised by hand, or the result is an invalid model")
+        found = onnx.version_converter.convert_version(found, PER_CHANNEL_OPSET)
+    onnx.save(found, source)
     try:
-        quant_pre_process(str(model), str(into))
+        quant_pre_process(str(source), str(into))
     except Exception as error:  # whatever sympy or it raise; its own message names the way out
-        print(f"symbolic shape inference failed ({error}), going on without it")
-        quant_pre_process(str(model), str(into), skip_symbolic_shape=True)
+        print(f"symbolic shape inference failed: {error}")
+        notes.append("preprocessed without symbolic shapes, which fail")
+        quant_pre_process(str(source), str(into), skip_symbolic_shape=True)
 
 
 def _static(settings: dict[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,8 @@ class Bench:
             if build.tool == "edgec" and not built.problem:
                 size, note = peers_edgec.size(artifact), peers_edgec.choice(artifact)
                 built = replace(built, bytes=size, note=note)
+            elif (note := artifact.with_name("note.txt")).is_file():
+                built = replace(built, note=note.read_text(encoding="utf-8"))
             return {"built": asdict(built), "tool": build.tool}
 
         record = cache.recall(folder / "record.json", self._key(build), work)
@@ -149,8 +151,10 @@ class Bench:
             done = peers_build.run(line, into, {"PYTHONPATH": str(cache.ROOT)})
             return {"problem": done.problem}
 
-        key = cache.digest(self._key(case.build), case.settings, cache.tool_key(case.runtime))
-        key = cache.digest(key, cache.tool_key("case"))
+        # the file itself counts: what edgec builds depends on what it measures
+        opened = Path(self._opened(case)["path"])
+        tools = [cache.tool_key(tool) for tool in (case.runtime, "case")]
+        key = cache.digest(self._made, cache.files_key(opened), case.settings, tools)
         record = cache.recall(place / f"{case.name}.record.json", key, work)
         if record["problem"]:
             return replace(row, problem=f"does not run: {record['problem']}")

@@ -19,8 +19,9 @@ on the rest. MB: the model file; of a bundle the engines, without runtime and go
 wall time and the largest resident memory of all processes of the tool, imports included.
 Rows in bold are on the Pareto front of speed and SQNR. OpenVINO runs with the LATENCY hint; "f32"
 sets INFERENCE_PRECISION_HINT, its default computes in bfloat16 where the CPU has it, as this one
-{bf16}. NNCF with subset_size 64, its other settings default; onnxruntime's quantizer after its own
-preprocessing, MinMax, or with no option at all ("its defaults"). Olive's `auto-opt` takes no
+{bf16}. NNCF as advised: where there is attention model_type TRANSFORMER, else the preset MIXED and
+fast_bias_correction False; subset_size 64. onnxruntime's quantizer after its own preprocessing,
+MinMax, or with no option at all ("its defaults"). Olive's `auto-opt` takes no
 samples of tensors, and its `optimize` calibrates on data sets of the Hugging Face hub alone.
 """
 

@@ -60,7 +60,7 @@ class Model:
     about: str
     make: Callable[[Folder, Path], None]
     score: Callable[[Arrays, Arrays, Arrays], Scores]
-    kind: str  # cnn, transformer or towers: which cases make sense
+    kind: str  # see peers_cases: which cases make sense
     reduce: Callable[[Arrays], Arrays] = dict
     sources: tuple[str, ...] = ()  # the files `peers_<name>.py` that `make` stands on
     remark: str = ""  # what the table cannot say: why a peer wins, say

@@ -33,8 +33,8 @@ class Backend:
         asked = emitted(engine.model, decisions)
         wanted = planned(engine, decisions, asked)
         settings = _settings(engine, decisions)
-        names = sorted(wanted.int8 | wanted.float)
-        dynamic = [name for name in names if decisions[name].scheme is Scheme.INT8_DYNAMIC]
+        names = _labels(engine, wanted.int8 | wanted.float)
+        dynamic = [name for name in names.values() if decisions[name].scheme is Scheme.INT8_DYNAMIC]
         optimised = call(audit, path, settings, names, dynamic, threads)
         return Artifact(
             engine=engine.name,
@@ -57,6 +57,25 @@ class Backend:
         path = into / f"{part.name}.built.xml"
         call(cut, artifact.path, part.inputs, part.outputs, path)
         return path
+
+
+def _labels(engine: Engine, nodes: frozenset[str]) -> dict[str, str]:
+    """What OpenVINO may call each of the nodes.
+
+    A product becomes one layer with the addition of its bias and is called as that; what makes an
+    output of the graph is called as the output.
+    """
+    labels: dict[str, str] = {}
+    for node in engine.source.graph:
+        name = str(node.name)
+        if name not in nodes:
+            continue
+        uses = list(node.outputs[0].uses())
+        bias = [use.node for use in uses if use.node.op_type == "Add" and len(uses) == 1]
+        for one in (*bias, node):
+            labels.setdefault(str(one.outputs[0].name), name)
+            labels.setdefault(str(one.name), name)
+    return labels
 
 
 def _settings(engine: Engine, decisions: Mapping[str, Decision]) -> Mapping[str, object]:

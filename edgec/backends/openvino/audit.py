@@ -42,12 +42,13 @@ def emitted(model: ir.Model, decisions: Mapping[str, Decision]) -> Found:
 def audit(
     path: Path,
     settings: Mapping[str, object],
-    names: Sequence[str],
+    names: Mapping[str, str],
     dynamic: Sequence[str],
     threads: int,
 ) -> Found:
-    """Compile an IR as the device will, and sort the weighted nodes `names` by their precision.
+    """Compile an IR as the device will, and sort its weighted nodes by their precision.
 
+    `names`: layer -> node; OpenVINO calls what makes an output of the graph as that output.
     Of a product with compressed weights (those in `dynamic`) OpenVINO tells the weights' precision
     alone; it counts as INT8 where the activations' quantization is switched on.
     Raises EmitError naming the ops that the device has no kernel for.
@@ -76,8 +77,9 @@ def audit(
         info = op.get_rt_info()
         if _text(info, "layerType") not in LAYERS:
             continue
-        layers = [one.partition("/")[0] for one in _text(info, "originalLayersNames").split(",")]
-        own = {*layers, *_text(info, "originalLayersNames").split(",")}.intersection(names)
+        layers = _text(info, "originalLayersNames").split(",")
+        heads = [layer.rpartition("/")[0] for layer in layers]  # node/WithoutBiases
+        own = {names[layer] for layer in (*layers, *heads) if layer in names}
         small = _text(info, "runtimePrecision") in INT8
         kernel = not _text(info, "primitiveType").endswith("_f32")
         for name in own:
