@@ -6,6 +6,7 @@ id, which is the name that the value has in the canonical graph (see `canonicali
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -61,7 +62,10 @@ class Method(StrEnum):
     """How a range follows from the statistics of a value."""
 
     MINMAX = "minmax"
+    MOVING_AVERAGE = "moving_average"
     PERCENTILE = "percentile"
+    MSE = "mse"
+    ENTROPY = "entropy"
 
 
 class Hint(StrEnum):
@@ -327,28 +331,43 @@ class Target:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts over equal bins between `low` and `high`."""
+    """How often a value fell where: bin i counts x with first + i <= x / width < first + i + 1.
 
-    low: float
-    high: float
+    The width is 2**exponent, the finest at which all finite numbers fall into [-2048, 2048) bins,
+    so that counts follow from the numbers alone, not from their order; `counts` int64 [bins] begins
+    and ends with a bin in use. See `edgec.histogram`.
+    """
+
+    exponent: int
+    first: int
     counts: np.ndarray
+
+    @property
+    def width(self) -> float:
+        """The width of a bin, in the value's units."""
+        return float(2.0**self.exponent)
 
 
 @dataclass(frozen=True)
 class ValueStatistics:
-    """What was seen of one canonical value.
+    """What was seen of one canonical value; NaN and infinities are counted and left out.
 
-    `low` > `high`: its range was not asked for. `channel_mean`: E[x] per channel (axis 1);
-    `channel_low`, `channel_high`: the extremes per channel (last axis).
+    `low` > `high`: its range was not asked for, or no number was ever seen. `mean_low`,
+    `mean_high`: the average over samples of each sample's own extremes. `channel_mean`: E[x] per
+    channel (axis 1); `channel_low`, `channel_high`: the extremes per channel (last axis).
     """
 
     low: float
     high: float
     samples: int
+    mean_low: float = math.nan
+    mean_high: float = math.nan
+    nans: int = 0
+    infinities: int = 0
+    histogram: Histogram | None = None
     channel_mean: np.ndarray | None = None
     channel_low: np.ndarray | None = None
     channel_high: np.ndarray | None = None
-    histogram: Histogram | None = None
 
 
 @dataclass(frozen=True)
