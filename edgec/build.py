@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
 from edgec import samples as data
+from edgec import statistics_file
 from edgec.assign import assign
 from edgec.backends import missing
 from edgec.binding import bind, near
-from edgec.bucket_proof import prove
 from edgec.buckets import Proposal, find, parse_wish
+from edgec.calibrate import Calibration, Means
 from edgec.canonicalise import canonicalise
 from edgec.errors import InputError, ToolchainError, UnsupportedError
+from edgec.gather import Gathered, gather
 from edgec.load import load
 from edgec.manifest import manifest
+from edgec.needs import needs
 from edgec.pack import npz_bytes, write_bundle
 from edgec.partition import partition
 from edgec.policy import check_policy, load_policy
@@ -40,8 +43,9 @@ class Job:
     """One build, as the command line asks for it. `threads` 0: all cores of this machine.
 
     `shapes`: bounds per dimension of named inputs. `limits`: instead of the policy's. `buckets`:
-    see `edgec.buckets.parse_wish`. `form`: onnx or ort, for engines of ONNX Runtime. `say` hears
-    of each stage.
+    see `edgec.buckets.parse_wish`. `form`: onnx or ort, for engines of ONNX Runtime. `statistics`:
+    the file of a calibration, which is used, and grows by what is missing. `max_ram`, `native`: see
+    `edgec.calibrate.Means`. `say` hears of each stage.
     """
 
     model: Path
@@ -59,6 +63,9 @@ class Job:
     threads: int = 0
     limits: Limits | None = None
     buckets: str = "auto"
+    statistics: Path | None = None
+    max_ram: int = 0
+    native: bool = True
     say: Callable[[str], None] = _silent
 
 
@@ -74,16 +81,12 @@ def build(job: Job) -> Report:
         prepared = prepare(job)
         graph, target = prepared.graph, prepared.target
         threads = job.threads or os.cpu_count() or 1
-        samples = _samples(job, prepared, folder)
-        say(f"verifying on {samples.origin}")
-        wish = parse_wish(job.buckets)
-        proposal = find(prepared.graph, samples, prepared.inputs, wish)
-        proposal = prove(job.model, proposal, samples, prepared.inputs, threads)
-        say(proposal.reason)
+        seen = statistics_file.samples(job.statistics) if job.statistics else ()
+        gathered = _gather(job, prepared, _samples(job, prepared, folder), seen, folder)
+        samples, proposal = gathered.samples, gathered.proposal
+        calibration = _observe(job, prepared, gathered)
         measure = job.measure and target.here
-        trials = Trials(
-            job.model, prepared, samples, proposal.buckets, folder, threads, measure, say
-        )
+        trials = Trials(job.model, prepared, gathered, calibration, folder, threads, measure, say)
 
         def pack(one: Settled, path: Path, *, force: bool, as_folder: bool) -> list[str]:
             page = manifest(prepared, one.plan, one.trial, samples, proposal, measured=measure)
@@ -152,6 +155,54 @@ def prepare(job: Job) -> Prepared:
     )
 
 
+def calibrate(job: Job, *, everything: bool = False, most: int | None = None) -> Calibration:
+    """Make or extend the file of statistics that the job names, for all that its target may need.
+
+    `everything`: on all samples, so that none is left to verify on; `most`: on this many files.
+    """
+    if job.data is None:
+        raise InputError("there is nothing to calibrate on", hint="give --data")
+    with tempfile.TemporaryDirectory(prefix="edgec-calibrate-") as temporary:
+        prepared, folder = prepare(job), Path(temporary)
+        samples = _samples(job, prepared, folder, most)
+        return _observe(job, prepared, _gather(job, prepared, samples, (), folder, everything))
+
+
+def _gather(
+    job: Job,
+    prepared: Prepared,
+    samples: data.Samples,
+    seen: Sequence[str],
+    folder: Path,
+    everything: bool = False,
+) -> Gathered:
+    found = gather(
+        job.model,
+        prepared.graph,
+        samples,
+        prepared.inputs,
+        parse_wish(job.buckets),
+        seen,
+        job.threads or os.cpu_count() or 1,
+        folder,
+        everything=everything,
+    )
+    job.say(f"samples: {samples.origin}")
+    job.say(found.proposal.reason)
+    return found
+
+
+def _observe(job: Job, prepared: Prepared, gathered: Gathered) -> Calibration:
+    """Statistics for whatever plan the build will come to."""
+    means = Means(job.threads or os.cpu_count() or 1, job.max_ram, job.native)
+    graph, rows = prepared.graph, gathered.rows
+    found = Calibration(graph, rows, means, job.statistics)
+    if rows or found.statistics.samples:
+        job.say(f"calibrating on {len(rows)} samples")
+        found.observe(needs(graph, prepared.parts, prepared.policy, prepared.target))
+    return found
+
+
 def propose(job: Job, prepared: Prepared) -> Proposal:
     """For `plan`: shape buckets from the lengths of the data, not proven yet."""
     with tempfile.TemporaryDirectory(prefix="edgec-plan-") as folder:
@@ -199,11 +250,11 @@ def _files(trial: Trial) -> dict[str, Path | bytes]:
     return files
 
 
-def _samples(job: Job, prepared: Prepared, folder: Path) -> data.Samples:
+def _samples(job: Job, prepared: Prepared, folder: Path, most: int | None = None) -> data.Samples:
     chosen, inputs = load_recipe(job.recipe), prepared.inputs
     recipe = bind(chosen, inputs, near(job.data, job.model))
     if job.data is not None:
-        return data.open_samples(job.data, inputs, chosen.files, recipe, folder / "samples")
+        return data.open_samples(job.data, inputs, most or chosen.files, recipe, folder / "samples")
     made_up = folder / "synthetic"
     made_up.mkdir()
     return data.synthetic(prepared.graph, made_up, recipe=recipe)

@@ -1,200 +1,265 @@
-"""Stage 6: observe the canonical values that some grid needs, streaming, in constant memory.
+"""Stage 6: what values of the float graph look like on samples, once for every target.
 
-Extremes and means, of a whole value or per channel, are reduced inside the graph, so that a sample
-costs little more than its inference and memory does not depend on their number. A percentile needs
-a second pass, which fills histograms over the known ranges.
+Statistics grow: what is known is kept, new samples are added to it, and values that a plan needs
+and nobody has watched yet are watched on all samples. An interrupted calibration goes on from its
+last checkpoint and ends with the same numbers. See `edgec.observe` for how a pass watches, and
+`edgec.statistics_file` for the file.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
-from edgec.errors import InputError
-from edgec.graphs import add_initialiser, opset, save
-from edgec.isolate import call
-from edgec.reference import Reference
-from edgec.samples import Input, Samples, stream
-from edgec.types import Graph, Histogram, Placement, Statistics, ValueStatistics
+from edgec import statistics_file
+from edgec.errors import InputError, InternalError, ToolchainError, UnsupportedError
+from edgec.graphs import save
+from edgec.instrument import instrument, measure, rank
+from edgec.isolate import OverLimit, call
+from edgec.lineage import lineages
+from edgec.native import histogram_library
+from edgec.observe import Checkpoint, Pass, Watch, run, tensor_bytes
+from edgec.rows import Row, without
+from edgec.types import Effort, Graph, Placement, Statistics, ValueStatistics
 
-BINS = 2048
-AXES_AS_INPUT = 18  # the opset from which the axes of a reduction are an input
-
-
-class What(StrEnum):
-    """What is reduced inside the graph, per value: numbers, or vectors per channel."""
-
-    LOW = "low"
-    HIGH = "high"
-    MEAN = "mean"
-    CHANNEL_LOW = "channel_low"
-    CHANNEL_HIGH = "channel_high"
+AT_ONCE = 64 << 20  # bytes of tensors that numpy counts at once, where there is no native code
+LIMIT = 12 * 3600.0  # seconds of one pass
 
 
-Seen = dict[tuple[str, What], np.ndarray]
+@dataclass(frozen=True)
+class Means:
+    """How a calibration works. `max_ram`: bytes that its process may take; 0: most of what is here.
 
-
-def calibrate(
-    graph: Graph,
-    placement: Placement,
-    histograms: frozenset[str],
-    samples: Samples,
-    inputs: Sequence[Input],
-    threads: int,
-) -> Statistics:
-    """Statistics of the values that `placement` needs; `histograms` is a subset of its values.
-
-    Raises InputError where the model turns a sample into NaN or infinity.
+    `native`: whether histograms may be counted by compiled code.
     """
-    model = graph.model.clone()
-    wanted = _add_reductions(model, placement)
-    if not samples.calibration or not wanted:
-        return Statistics({}, 0, samples.fingerprint)
-    with tempfile.TemporaryDirectory(prefix="edgec-calibrate-") as folder:
-        path = Path(folder) / "reduced.onnx"
-        save(model, path)
-        files, needs = list(samples.calibration), list(inputs)
-        seen: Seen = call(_reduce, path, files, needs, wanted, threads)
-        counts: Mapping[str, Histogram] = {}
-        if histograms:
-            whole = graph.model.clone()
-            _add_outputs(whole, sorted(histograms))
-            save(whole, path)
-            spans = {n: (float(seen[n, What.LOW]), float(seen[n, What.HIGH])) for n in histograms}
-            counts = call(_count, path, files, needs, spans, threads)
-    values = {
-        name: ValueStatistics(
-            low=float(seen.get((name, What.LOW), np.inf)),
-            high=float(seen.get((name, What.HIGH), -np.inf)),
-            samples=len(files),
-            channel_mean=seen.get((name, What.MEAN)),
-            channel_low=seen.get((name, What.CHANNEL_LOW)),
-            channel_high=seen.get((name, What.CHANNEL_HIGH)),
-            histogram=counts.get(name),
+
+    threads: int = 1
+    max_ram: int = 0
+    native: bool = True
+
+
+class Calibration:
+    """The statistics of one graph, which grow by samples and as plans ask for values.
+
+    `file`: where they are kept, with a checkpoint beside it while a pass runs; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        samples: Sequence[Row],
+        means: Means,
+        file: Path | None = None,
+    ) -> None:
+        """Raises InputError for a file that cannot be used."""
+        self._graph, self._means = graph, means
+        self._rows, self._file = list(samples), file
+        self._lineages: dict[str, str] = {}
+        self.statistics = Statistics()
+        self.efforts: list[Effort] = []
+        if file is not None:
+            self._lineages = lineages(graph)
+            if file.exists():
+                self.statistics = statistics_file.read(file, self._lineages)
+
+    @property
+    def effort(self) -> Effort:
+        """What all passes took together."""
+        if not self.efforts:
+            return Effort()
+        return Effort(
+            runs=sum(one.runs for one in self.efforts),
+            seconds=sum(one.seconds for one in self.efforts),
+            cpu_seconds=sum(one.cpu_seconds for one in self.efforts),
+            peak_bytes=max(one.peak_bytes for one in self.efforts),
+            counter=self.efforts[-1].counter,
         )
-        for name in sorted({name for name, _ in wanted})
-    }
-    return Statistics(values, len(files), samples.fingerprint)
 
+    def observe(self, need: Placement) -> Statistics:
+        """Statistics of at least the values of `need`, on all samples.
 
-def _reduce(
-    path: Path,
-    files: Sequence[Path],
-    inputs: Sequence[Input],
-    wanted: Sequence[tuple[str, What]],
-    threads: int,
-) -> Seen:
-    """One pass: the extremes over all samples, and the mean of the samples' means."""
-    reference = Reference(path, threads)
-    combine = {
-        What.LOW: np.minimum,
-        What.HIGH: np.maximum,
-        What.CHANNEL_LOW: np.minimum,
-        What.CHANNEL_HIGH: np.maximum,
-        What.MEAN: np.add,
-    }
-    seen: Seen = {}
-    for file, feeds in zip(files, stream(files, inputs), strict=True):
-        found = reference.run(feeds, [_name(*key) for key in wanted])
-        for name, what in wanted:
-            array = found[_name(name, what)].astype(np.float64)
-            if not np.isfinite(array).all():
-                raise InputError(
-                    f"{file}: the model turns it into NaN or infinity at value {name!r}",
-                    hint="leave the sample out, or keep that node's part in float",
-                )
-            if what is What.MEAN:
-                array = array / len(files)
-            seen[name, what] = (
-                combine[what](seen[name, what], array) if (name, what) in seen else array
+        Raises InputError where samples that the file has seen are gone; UnsupportedError where
+        `max_ram` does not suffice.
+        """
+        if not self._rows and not self.statistics.samples:
+            return self.statistics
+        known = self.statistics
+        new = without(self._rows, known.samples)
+        if new and known.values:
+            self._extend(known, _all(known), new)
+        missing = _missing(self._graph, need, self.statistics)
+        if _names(missing):
+            self._extend(Statistics(), missing, self._in_order(missing))
+        return self.statistics
+
+    def _in_order(self, missing: Watch) -> list[Row]:
+        """The samples in the order in which the known values saw them."""
+        seen = self.statistics.samples
+        new = without(self._rows, seen)
+        old = {row.digest: row for row in self._rows}
+        lost = [digest for digest in seen if digest not in old]
+        if lost and self.statistics.values:
+            names = (*missing.values, *missing.means, *missing.extents)
+            raise InputError(
+                f"{self._file}: {len(lost)} of its {len(seen)} samples are not among the data, and "
+                f"{len(names)} values, such as {names[0]!r}, have not seen them",
+                hint="give the same data, or let edgec write a new file",
             )
-    return seen
+        return [old[digest] for digest in seen if digest in old] + new
+
+    def _extend(self, start: Statistics, watch: Watch, todo: Sequence[Row]) -> None:
+        """Run a pass that watches `watch` on `todo`, and keep what it sees."""
+        with tempfile.TemporaryDirectory(prefix="edgec-calibrate-") as temporary:
+            folder = Path(temporary)
+            library, why = None, "no native code is wanted"
+            if self._means.native:
+                try:
+                    library = histogram_library(folder)
+                except ToolchainError as error:
+                    why = error.message
+            parts = [watch] if library else self._portions(watch, todo[0], folder)
+            models = tuple(
+                (self._instrumented(part, folder / f"watched_{i}.onnx", library), part)
+                for i, part in enumerate(parts)
+            )
+            own = {n: start.values[n] for n in _names(watch) if n in start.values}
+            begin = Statistics(own, start.samples)
+            seen, effort = self._within_limit(models, watch, library, begin, todo)
+        if library is None:
+            effort = replace(effort, counter=f"numpy ({why})")
+        self.efforts.append(effort)
+        values = dict(self.statistics.values)
+        for name, one in seen.values.items():
+            values[name] = _merged(values.get(name, ValueStatistics()), one)
+        self.statistics = Statistics(values, seen.samples)
+        if self._file is not None:
+            statistics_file.write(self._file, self.statistics, self._lineages)
+            self._partial.unlink(missing_ok=True)
+
+    def _instrumented(self, watch: Watch, path: Path, library: Path | None) -> Path:
+        model = self._graph.model.clone()
+        instrument(model, watch, native=library is not None)
+        save(model, path)
+        return path
+
+    def _within_limit(
+        self,
+        models: tuple[tuple[Path, Watch], ...],
+        watch: Watch,
+        library: Path | None,
+        start: Statistics,
+        todo: Sequence[Row],
+    ) -> tuple[Statistics, Effort]:
+        """Run a pass, with fewer samples at once where memory does not suffice."""
+        limit, streams = self._means.max_ram, max(1, min(self._means.threads, len(todo)))
+        checkpoint = None
+        if self._file is not None:
+            checkpoint = Checkpoint(self._partial, self._lineages)
+        while True:
+            begin, left = self._resume(start, watch, todo)
+            one = Pass(models, watch, library, tuple(left), streams, checkpoint)
+            try:
+                found: tuple[Statistics, Effort] = call(
+                    run, one, begin, seconds=LIMIT, memory=limit
+                )
+                if limit and found[1].peak_bytes > limit:
+                    raise OverLimit(f"it took {found[1].peak_bytes / 1e6:.0f} MB", hint="")
+            except OverLimit as error:
+                if streams == 1:
+                    raise UnsupportedError(
+                        f"--max-ram {limit / 1e6:.0f} MB does not suffice: {error.message}",
+                        hint="allow more, or calibrate smaller samples",
+                    ) from error
+                streams = 1
+            else:
+                return found
+
+    @property
+    def _partial(self) -> Path:
+        if self._file is None:
+            raise InternalError("statistics without a file have no checkpoint")
+        return self._file.with_name(self._file.name + ".partial")
+
+    def _resume(
+        self, start: Statistics, watch: Watch, todo: Sequence[Row]
+    ) -> tuple[Statistics, Sequence[Row]]:
+        """The state of an interrupted pass that was just this one, and what is left of it."""
+        if self._file is None or not self._partial.is_file():
+            return start, todo
+        try:
+            found = statistics_file.read(self._partial, self._lineages)
+        except InputError:  # of another version, say: a pass from its start is right as well
+            return start, todo
+        order = (*start.samples, *(row.digest for row in todo))
+        done = len(found.samples)
+        fits = found.samples == order[:done] and done > len(start.samples)
+        if not fits or _all(found) != watch:
+            return start, todo
+        return found, todo[done - len(start.samples) :]
+
+    def _portions(self, watch: Watch, row: Row, folder: Path) -> list[Watch]:
+        """What numpy watches, in portions whose tensors do not take too much memory at once."""
+        path = folder / "sizes.onnx"
+        model = self._graph.model.clone()
+        measure(model, watch)
+        save(model, path)
+        sizes = call(tensor_bytes, path, watch, row)
+        most = min(AT_ONCE, self._means.max_ram // 4 or AT_ONCE) / max(1, self._means.threads)
+        portions: list[list[str]] = [[]]
+        filled = 0
+        for name in watch.values:
+            if portions[-1] and filled + sizes[name] > most:
+                portions.append([])
+                filled = 0
+            portions[-1].append(name)
+            filled += sizes[name]
+        first, *others = (Watch(tuple(names), (), ()) for names in portions)
+        return [replace(first, means=watch.means, extents=watch.extents), *others]
 
 
-def _count(
-    path: Path,
-    files: Sequence[Path],
-    inputs: Sequence[Input],
-    spans: Mapping[str, tuple[float, float]],
-    threads: int,
-) -> dict[str, Histogram]:
-    """A second pass: histograms over the ranges of the first."""
-    reference = Reference(path, threads)
-    counts = {name: np.zeros(BINS, np.int64) for name in spans}
-    for feeds in stream(files, inputs):
-        for name, array in reference.run(feeds, list(spans)).items():
-            low, high = spans[name]
-            if high > low:
-                inside = np.clip(array, low, high)  # the passes may differ in their last bit
-                counts[name] += np.histogram(inside, bins=BINS, range=(low, high))[0]
-    return {name: Histogram(*spans[name], counts[name]) for name in spans}
+def _missing(graph: Graph, need: Placement, known: Statistics) -> Watch:
+    """What `need` asks for and `known` does not have."""
+    values = ir.convenience.create_value_mapping(graph.model.graph, include_subgraphs=False)
+    nothing = ValueStatistics()
+
+    def lacking(names: Iterable[str], have: Callable[[ValueStatistics], object]) -> tuple[str, ...]:
+        return tuple(n for n in sorted(names) if have(known.values.get(n, nothing)) is None)
+
+    ranked = (
+        frozenset(n for n in names if rank(values[n])) for names in (need.means, need.extents)
+    )
+    means, extents = ranked
+    return Watch(
+        lacking(need.values, lambda one: one.histogram),
+        lacking(means, lambda one: one.channel_mean),
+        lacking(extents, lambda one: one.channel_low),
+    )
 
 
-def _add_reductions(model: ir.Model, placement: Placement) -> list[tuple[str, What]]:
-    """Append the reductions as outputs of the graph; which ones there are."""
-    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
-    wanted: list[tuple[str, What]] = []
-    for name in sorted(placement.values):
-        _reduction(model, "ReduceMin", values[name], _name(name, What.LOW), None)
-        _reduction(model, "ReduceMax", values[name], _name(name, What.HIGH), None)
-        wanted += [(name, What.LOW), (name, What.HIGH)]
-    for name in sorted(placement.means):
-        if rank := _rank(values[name]):
-            axes = [axis for axis in range(rank) if axis != 1]
-            _reduction(model, "ReduceMean", values[name], _name(name, What.MEAN), axes)
-            wanted.append((name, What.MEAN))
-    for name in sorted(placement.extents):
-        if rank := _rank(values[name]):
-            axes = list(range(rank - 1))
-            for op_type, what in (
-                ("ReduceMin", What.CHANNEL_LOW),
-                ("ReduceMax", What.CHANNEL_HIGH),
-            ):
-                _reduction(model, op_type, values[name], _name(name, what), axes)
-                wanted.append((name, what))
-    return wanted
+def _all(known: Statistics) -> Watch:
+    """All that is known, to be watched on further samples."""
+    rows = sorted(known.values.items())
+    return Watch(
+        tuple(name for name, one in rows if one.histogram is not None),
+        tuple(name for name, one in rows if one.channel_mean is not None),
+        tuple(name for name, one in rows if one.channel_low is not None),
+    )
 
 
-def _name(value: str, what: What) -> str:
-    return f"{value}/edgec_{what}"
+def _names(watch: Watch) -> set[str]:
+    return {*watch.values, *watch.means, *watch.extents}
 
 
-def _reduction(
-    model: ir.Model, op_type: str, value: ir.Value, name: str, axes: list[int] | None
-) -> None:
-    attributes: dict[str, int | list[int]] = {"keepdims": 0}
-    inputs: list[ir.Value | None] = [value]
-    if axes is not None and opset(model) >= AXES_AS_INPUT:
-        inputs.append(add_initialiser(model, f"{name}/axes", np.array(axes, np.int64)))
-    elif axes:
-        attributes["axes"] = axes
-    node = ir.node(op_type, inputs, attributes, name=name)
-    node.outputs[0].name = name
-    node.outputs[0].dtype = ir.DataType.FLOAT
-    model.graph.append(node)
-    model.graph.outputs.append(node.outputs[0])
-
-
-def _add_outputs(model: ir.Model, names: Sequence[str]) -> None:
-    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
-    for name in names:
-        if not values[name].is_graph_output() and not values[name].is_graph_input():
-            model.graph.outputs.append(values[name])
-
-
-def _rank(value: ir.Value) -> int:
-    """The rank of a value, if need be from the weight that reads it; 0 where it is not known."""
-    if value.shape is not None:
-        return len(value.shape)
-    for use in value.uses():
-        if use.idx == 0 and use.node.op_type == "Conv":
-            shape = use.node.inputs[1].shape  # type: ignore[union-attr]
-            return 0 if shape is None else len(shape)
-        if use.idx == 0 and use.node.op_type == "Gemm":
-            return 2
-    return 0
+def _merged(old: ValueStatistics, new: ValueStatistics) -> ValueStatistics:
+    """What is known of a value after another pass, which may have watched something else of it."""
+    base = old if new.histogram is None else new
+    return replace(
+        base,
+        channel_mean=old.channel_mean if new.channel_mean is None else new.channel_mean,
+        channel_low=old.channel_low if new.channel_low is None else new.channel_low,
+        channel_high=old.channel_high if new.channel_high is None else new.channel_high,
+    )

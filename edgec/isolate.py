@@ -23,10 +23,20 @@ from edgec.errors import EdgecError, EmitError
 TIME_LIMIT = 1800.0  # seconds
 MEMORY_SHARE = 0.8  # of this machine's memory, resident
 POLL = 0.05  # seconds
+MEMORY = "memory"
 
 
-def call(function: Callable[..., Any], *arguments: Any, seconds: float = TIME_LIMIT) -> Any:
-    """Call a module-level function in a subprocess, within limits of time and resident memory."""
+class OverLimit(EmitError):  # noqa: N818 - as the errors that users see
+    """The process needed more memory than it was given."""
+
+
+def call(
+    function: Callable[..., Any], *arguments: Any, seconds: float = TIME_LIMIT, memory: int = 0
+) -> Any:
+    """Call a module-level function in a subprocess, within limits of time and resident memory.
+
+    `memory`: bytes; 0 stands for most of this machine's. Raises OverLimit where it is passed.
+    """
     name = f"{function.__module__}:{function.__qualname__}"
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         request, answer = Path(folder) / "request", Path(folder) / "answer"
@@ -42,13 +52,14 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = TIME_LI
                 start_new_session=True,
             )
             try:
-                stopped = _watch(process, seconds)
+                stopped = _watch(process, seconds, memory or _most())
             finally:
                 _end(process)
         text = log.read_text(encoding="utf-8", errors="replace")[-4000:]
         if stopped or not answer.is_file():
             why = stopped or _how(process.returncode)
-            raise EmitError(
+            kind = OverLimit if MEMORY in stopped else EmitError
+            raise kind(
                 f"{name.split(':')[1].strip('_')}: the backend's process {why}",
                 hint="keep the part in float by a policy, or report the log to the backend",
                 log=text,
@@ -72,9 +83,12 @@ def _search_path() -> str:
     return os.pathsep.join([own, *(path for path in given if os.path.isabs(path))])
 
 
-def _watch(process: subprocess.Popen[bytes], seconds: float) -> str:
+def _most() -> int:
+    return int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _watch(process: subprocess.Popen[bytes], seconds: float, limit: int) -> str:
     """Wait for the end; a reason where a limit was passed, else an empty text."""
-    limit = MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     end = time.monotonic() + seconds
     while True:
         try:
@@ -85,7 +99,7 @@ def _watch(process: subprocess.Popen[bytes], seconds: float) -> str:
                 return f"did not end within {seconds:.0f} s"
             used = _resident(process.pid)
             if used > limit:
-                return f"used {used / 2**30:.1f} GiB of memory, the limit is {limit / 2**30:.1f}"
+                return f"used {used / 1e6:.0f} MB of {MEMORY}, the limit is {limit / 1e6:.0f}"
 
 
 def _resident(pid: int) -> int:

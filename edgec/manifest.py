@@ -12,10 +12,11 @@ import onnx_ir as ir
 import edgec
 from edgec.binding import NAME as RECIPE
 from edgec.buckets import Proposal
+from edgec.doubts import doubts
 from edgec.runtime.buckets import as_json
 from edgec.samples import Samples
 from edgec.trial import Prepared, Trial
-from edgec.types import Comparison, Decision, Ladder, Part, Plan, Scheme, Target
+from edgec.types import Comparison, Decision, Ladder, Part, Plan, Scheme, Statistics, Target
 
 SCHEMA = 1
 TOLERANCE = 0.02  # of the largest golden output, for the self-test on the device
@@ -88,7 +89,7 @@ def manifest(
         ],
         "rewrites": [{"rule": one.rule, "count": one.count} for one in graph.rewrites],
         "calibration": {
-            "samples": trial.statistics.samples,
+            "samples": len(trial.statistics.samples),
             "fingerprint": samples.fingerprint,
             "methods": {part: str(method) for part, method in plan.methods.items()},
         },
@@ -102,7 +103,7 @@ def manifest(
         "check_data": samples.origin,
         "limits": vars(prepared.policy.limits),
         "notes": [
-            *notes(prepared, plan, samples, measured=measured),
+            *notes(prepared, plan, samples, trial.statistics, measured=measured),
             *([proposal.reason] if proposal.notable else []),
             *(note for artifact in trial.artifacts for note in artifact.notes),
         ],
@@ -132,7 +133,9 @@ def group(decisions: Sequence[Decision] | Any) -> list[dict[str, Any]]:
     return [{**dict(zip(names, key, strict=True)), "nodes": nodes} for key, nodes in groups.items()]
 
 
-def notes(prepared: Prepared, plan: Plan, samples: Samples, *, measured: bool) -> tuple[str, ...]:
+def notes(
+    prepared: Prepared, plan: Plan, samples: Samples, statistics: Statistics, *, measured: bool
+) -> tuple[str, ...]:
     """What a user should know about this build, beyond the figures."""
     found = list(prepared.notes)
     target = prepared.target
@@ -164,6 +167,7 @@ def notes(prepared: Prepared, plan: Plan, samples: Samples, *, measured: bool) -
         wishes = prepared.policy.parts + prepared.policy.ops + prepared.policy.nodes
         if any(wish.scheme is not None for wish in wishes):
             found.append(f"the policy's schemes do not reach {', '.join(kept)}")
+    found += [f"calibration: {doubt}" for doubt in doubts(statistics)]
     return tuple(found)
 
 

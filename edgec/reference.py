@@ -16,15 +16,18 @@ LEVELS = ("ORT_ENABLE_ALL", "ORT_ENABLE_BASIC", "ORT_DISABLE_ALL")
 class Reference:
     """An ONNX file in float. Where an optimiser pass breaks the graph, it runs with fewer."""
 
-    def __init__(self, path: Path, threads: int) -> None:
-        """Raises EmitError where ONNX Runtime cannot open the file at any level."""
+    def __init__(self, path: Path, threads: int, library: Path | None = None) -> None:
+        """`library`: of custom ops. Raises EmitError where no level of optimisation opens it."""
         import onnxruntime
 
         reason = ""
         for level in LEVELS:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4
+            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
             options.intra_op_num_threads = threads
+            if library is not None:
+                options.register_custom_ops_library(str(library))
             options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
             try:
                 self._session = onnxruntime.InferenceSession(

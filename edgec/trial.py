@@ -11,29 +11,26 @@ from pathlib import Path
 
 from edgec import samples as data
 from edgec.backends import backend
-from edgec.buckets import trim
-from edgec.calibrate import calibrate
+from edgec.calibrate import Calibration
 from edgec.errors import EmitError
+from edgec.gather import Gathered
 from edgec.graphs import extract, weight_bytes
 from edgec.join import join
 from edgec.lower import lower
+from edgec.needs import union
 from edgec.placement import place
 from edgec.quantize import quantize
-from edgec.runtime.buckets import Buckets
 from edgec.types import (
     Artifact,
     Checks,
     Engine,
     Graph,
-    Method,
     Part,
-    Placement,
     Plan,
     Policy,
     Speed,
     Statistics,
     Target,
-    ValueStatistics,
 )
 from edgec.verify import EndToEnd, PartFiles, PartResult, cut, verify_outputs, verify_parts
 
@@ -83,8 +80,8 @@ class Trials:
         self,
         original: Path,
         prepared: Prepared,
-        samples: data.Samples,
-        buckets: Buckets | None,
+        gathered: Gathered,
+        calibration: Calibration,
         folder: Path,
         threads: int,
         measure: bool,
@@ -92,11 +89,9 @@ class Trials:
     ) -> None:
         self._original, self._prepared = original, prepared
         # engines see trimmed samples; end to end they come as they were fed
-        self._fed, self._buckets, self._samples = samples, buckets, samples
-        if buckets is not None:
-            self._samples = trim(samples, buckets, prepared.inputs, folder / "trimmed")
+        self._fed, self._samples = gathered.samples, gathered.trimmed
+        self._buckets, self._calibration = gathered.proposal.buckets, calibration
         self._folder, self._threads, self._measure, self._say = folder, threads, measure, say
-        self._statistics = Statistics({}, 0, self._samples.fingerprint)
         self._checked: dict[tuple[str, ...], tuple[PartResult, Speed | None]] = {}
         self._rounds = 0
 
@@ -105,8 +100,8 @@ class Trials:
         self._rounds += 1
         folder = self._folder / f"round_{self._rounds}"
         folder.mkdir()
-        self._observe(plan)
-        engines, artifacts = self._emit(plan, folder)
+        known = self._observe(plan)
+        engines, artifacts = self._emit(plan, known, folder)
         built = {
             part.name: weight_bytes(
                 extract(engine.model, part.inputs, part.outputs).graph,
@@ -116,7 +111,7 @@ class Trials:
         }
         if any(artifact.misplaced for artifact in artifacts):
             nothing = Checks((), (), (), self._samples.origin)
-            return Trial(built, artifacts, self._statistics, nothing, EndToEnd((), {}, {}))
+            return Trial(built, artifacts, known, nothing, EndToEnd((), {}, {}))
         checked = self._check_parts(plan, engines, artifacts)
         self._say("verifying end to end")
         end = verify_outputs(
@@ -133,48 +128,25 @@ class Trials:
             speeds=tuple(speed for _, speed in checked if speed is not None),
             data=self._samples.origin,
         )
-        return Trial(built, artifacts, self._statistics, checks, end)
+        return Trial(built, artifacts, known, checks, end)
 
-    def _observe(self, plan: Plan) -> None:
-        """Calibrate what this plan needs and no earlier one did."""
-        graph, known = self._prepared.graph, self._statistics.values
-        places = [
-            place(graph.model, plan.decisions, runtime)
-            for runtime in self._prepared.target.runtimes
-            if runtime.name in plan.runtimes.values()
-        ]
-        values, means, extents = (
-            frozenset(name for one in places for name in getattr(one, field))
-            for field in ("values", "means", "extents")
+    def _observe(self, plan: Plan) -> Statistics:
+        """Statistics for a plan; what they lack is calibrated now."""
+        model = self._prepared.graph.model
+        return self._calibration.observe(
+            union(
+                place(model, plan.decisions, runtime)
+                for runtime in self._prepared.target.runtimes
+                if runtime.name in plan.runtimes.values()
+            )
         )
-        missing = Placement(
-            values=frozenset(v for v in values if not _has_range(known.get(v))),
-            follows={},
-            absorbed=frozenset(),
-            means=frozenset(v for v in means if _field(known, v, "channel_mean") is None),
-            extents=frozenset(v for v in extents if _field(known, v, "channel_low") is None),
-        )
-        total = len(missing.values | missing.means | missing.extents)
-        if not total or not self._samples.calibration:
-            return
-        self._say(f"calibrating {total} values on {len(self._samples.calibration)} samples")
-        found = calibrate(
-            graph,
-            missing,
-            missing.values & _percentile_values(graph, plan),
-            self._samples,
-            self._prepared.inputs,
-            self._threads,
-        )
-        merged = {name: _merged(known.get(name), seen) for name, seen in found.values.items()}
-        self._statistics = replace(found, values={**known, **merged})
 
-    def _emit(self, plan: Plan, folder: Path) -> tuple[tuple[Engine, ...], tuple[Artifact, ...]]:
+    def _emit(
+        self, plan: Plan, known: Statistics, folder: Path
+    ) -> tuple[tuple[Engine, ...], tuple[Artifact, ...]]:
         engines, artifacts = [], []
         for joined in join(self._prepared.graph, plan, self._prepared.target):
-            model = quantize(
-                joined.source, plan.decisions, self._statistics, plan.methods, joined.runtime
-            )
+            model = quantize(joined.source, plan.decisions, known, plan.methods, joined.runtime)
             engine = replace(joined, model=lower(model, joined.runtime))
             self._say(f"emitting engine {engine.name} for {engine.runtime.name}")
             try:
@@ -243,31 +215,6 @@ class Trials:
         return [self._checked[key] for key in keys.values()]
 
 
-def _has_range(seen: ValueStatistics | None) -> bool:
-    return seen is not None and seen.low <= seen.high
-
-
-def _field(known: Mapping[str, ValueStatistics], name: str, field: str) -> object:
-    seen = known.get(name)
-    return None if seen is None else getattr(seen, field)
-
-
-def _merged(old: ValueStatistics | None, new: ValueStatistics) -> ValueStatistics:
-    """What is known of a value after another pass over the same samples."""
-    if old is None:
-        return new
-    ranged = new if _has_range(new) else old
-    return replace(
-        new,
-        low=ranged.low,
-        high=ranged.high,
-        histogram=ranged.histogram,
-        channel_mean=old.channel_mean if new.channel_mean is None else new.channel_mean,
-        channel_low=old.channel_low if new.channel_low is None else new.channel_low,
-        channel_high=old.channel_high if new.channel_high is None else new.channel_high,
-    )
-
-
 def _located(parts: Sequence[Part], engines: Sequence[Engine]) -> list[tuple[Part, Engine]]:
     """The parts that give something to the outside, each with the engine that holds it."""
     return [
@@ -293,17 +240,6 @@ def _time(files: PartFiles, milliseconds: float, threads: int) -> Speed:
         calls_per_round=max(1, min(20, round(ROUND_MS / max(milliseconds, 0.01)))),
     )
     return Speed(name, float_form, built, bench.ratio(float_form, built))
-
-
-def _percentile_values(graph: Graph, plan: Plan) -> frozenset[str]:
-    """The values that touch a node of a part whose method needs histograms."""
-    return frozenset(
-        str(value.name)
-        for node in graph.model.graph
-        if plan.methods.get(plan.decisions[str(node.name)].part) is Method.PERCENTILE
-        for value in (*node.inputs, *node.outputs)
-        if value is not None
-    )
 
 
 def _key(plan: Plan, part: Part, graph: Graph) -> tuple[str, ...]:

@@ -352,16 +352,17 @@ class Histogram:
 class ValueStatistics:
     """What was seen of one canonical value; NaN and infinities are counted and left out.
 
-    `low` > `high`: its range was not asked for, or no number was ever seen. `mean_low`,
-    `mean_high`: the average over samples of each sample's own extremes. `channel_mean`: E[x] per
-    channel (axis 1); `channel_low`, `channel_high`: the extremes per channel (last axis).
+    `low` > `high`: its range was not asked for, or no number was ever seen. `seen`: samples in
+    which there was a number; `mean_low`, `mean_high`: over these, the average of each sample's own
+    extremes. `channel_mean`: E[x] per channel (axis 1); `channel_low`, `channel_high`: the extremes
+    per channel (last axis); all float64 [channels].
     """
 
-    low: float
-    high: float
-    samples: int
-    mean_low: float = math.nan
-    mean_high: float = math.nan
+    low: float = math.inf
+    high: float = -math.inf
+    seen: int = 0
+    mean_low: float = 0.0
+    mean_high: float = 0.0
     nans: int = 0
     infinities: int = 0
     histogram: Histogram | None = None
@@ -372,11 +373,24 @@ class ValueStatistics:
 
 @dataclass(frozen=True)
 class Statistics:
-    """The asset of a calibration: per canonical value, with the fingerprint of what it saw."""
+    """The asset of a calibration: per canonical value, over samples that are known by digest."""
 
-    values: Mapping[str, ValueStatistics]
-    samples: int
-    fingerprint: str
+    values: Mapping[str, ValueStatistics] = field(default_factory=dict)
+    samples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a calibration took: runs of the model, seconds, CPU seconds, the peak of memory.
+
+    `counter` says who counted, and why it was not the native code if it was not.
+    """
+
+    runs: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_bytes: int = 0
+    counter: str = "nothing to count"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from edgec.errors import EdgecError, EmitError, InternalError, ToolchainError
 
 VERBS = {
     "build": "Compile an ONNX model into a verified bundle.",
+    "calibrate": "Watch a model on samples, once for every target.",
     "plan": "Show parts and decisions, without building.",
     "explain": "Tell why a bundle's parts and nodes are as they are.",
     "run": "Run a bundle once.",

@@ -10,6 +10,7 @@ import click
 
 from edgec.cli.common import (
     FILE,
+    calibration_options,
     job_options,
     json_option,
     parse_shapes,
@@ -36,6 +37,12 @@ from edgec.cli.common import (
     metavar="DB|none",
     help="Least SQNR of a part in dB; none switches all limits off. Default: 12.",
 )
+@click.option(
+    "--statistics",
+    type=FILE,
+    help="A file of edgec calibrate: used, and extended by values that it lacks.",
+)
+@calibration_options
 @threads_option
 @json_option
 def command(

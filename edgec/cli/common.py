@@ -66,6 +66,38 @@ def job_options(function: Command) -> Command:
     return function
 
 
+class Size(click.ParamType[int]):
+    """Bytes: a number with K, M, G or nothing behind it, powers of 1,000."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """`800M` -> 800000000."""
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().upper().removesuffix("B")
+        scale = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:], 1)
+        try:
+            size = float(text.rstrip("KMG")) * scale
+        except ValueError:
+            size = 0.0
+        if not 1 <= size < 1e18:
+            self.fail(f"{value!r} is no size; write 800M or 2G", param, ctx)
+        return int(size)
+
+
+def calibration_options(function: Command) -> Command:
+    """How calibration works."""
+    function = click.option(
+        "--max-ram", type=Size(), default=0, help="Memory that calibration may take, such as 800M."
+    )(function)
+    return click.option(
+        "--native/--no-native",
+        default=True,
+        help="Count histograms in compiled code, where there is a C compiler; else in numpy.",
+    )(function)
+
+
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[Range, ...]]:
     """`ids=1x1..128` -> {"ids": (Range(1, 1), Range(1, 128))}."""
     from edgec.types import Range

@@ -1,0 +1,80 @@
+"""`edgec calibrate`: statistics for every later build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgec.cli.common import (
+    FILE,
+    Page,
+    calibration_options,
+    job_options,
+    json_option,
+    megabytes,
+    parse_shapes,
+    threads_option,
+    write_json,
+)
+
+
+@click.command("calibrate")
+@job_options
+@click.option(
+    "-o", "--output", type=FILE, required=True, help="The file of statistics, made or extended."
+)
+@click.option(
+    "--all", "everything", is_flag=True, help="Calibrate on every sample, verify on none."
+)
+@click.option("--samples", "most", type=click.IntRange(1), help="Take this many files at most.")
+@calibration_options
+@threads_option
+@json_option
+def command(
+    model: Path,
+    shapes: tuple[str, ...],
+    output: Path,
+    everything: bool,
+    most: int | None,
+    json_file: str | None,
+    **options: Any,
+) -> None:
+    """Watch MODEL.onnx on samples, once for every target.
+
+    OUTPUT holds ranges and histograms of the values that some build for the target may quantize;
+    `edgec build --statistics OUTPUT` uses it, for this target or another. Where it exists, it is
+    extended: by samples that it has not seen, and by values that it does not know. Interrupted, the
+    same command goes on where it was. A third of the samples is left to verify builds with, as in
+    a build, unless --all is given.
+    """
+    from edgec.build import Job, calibrate, to_stderr
+    from edgec.doubts import doubts
+
+    job = Job(model=model, shapes=parse_shapes(shapes), statistics=output, say=to_stderr, **options)
+    found = calibrate(job, everything=everything, most=most)
+    effort, page = found.effort, Page(json_file)
+    page.line(
+        f"{output}: {len(found.statistics.values)} values on {len(found.statistics.samples)} "
+        f"samples, {effort.runs} runs now; counted by {effort.counter}; "
+        f"peak memory {megabytes(effort.peak_bytes)} MB"
+    )
+    warnings = doubts(found.statistics)
+    for warning in warnings:
+        page.line(f"warning: {warning}")
+    write_json(
+        json_file,
+        {
+            "statistics": str(output),
+            "samples": len(found.statistics.samples),
+            "values": len(found.statistics.values),
+            "runs": effort.runs,
+            "native": effort.counter == "native code",
+            "counter": effort.counter,
+            "seconds": effort.seconds,
+            "cpu_seconds": effort.cpu_seconds,
+            "peak_bytes": effort.peak_bytes,
+            "warnings": list(warnings),
+        },
+    )

@@ -1,0 +1,85 @@
+"""A graph that watches its own values: the outputs that `edgec.observe` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.graphs import add_initialiser, opset
+from edgec.observe import HIGHS, LOWS, MEAN, SEEN, SIZE, Watch
+
+DOMAIN, OP = "edgec", "Histogram"
+AXES_AS_INPUT = 18  # the opset from which the axes of a reduction are an input
+
+
+def instrument(model: ir.Model, watch: Watch, *, native: bool) -> None:
+    """Make what `run` reads the outputs of `model`, in place of its own."""
+    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    own = list(model.graph.outputs)
+    model.graph.outputs.clear()
+    for slot, name in enumerate(watch.values):
+        if native:
+            node = ir.node(OP, [values[name]], {"slot": slot}, domain=DOMAIN)
+            _add_output(model, node, name + SEEN)
+        elif not values[name].is_graph_input():
+            model.graph.outputs.append(values[name])
+    if native:
+        model.graph.opset_imports[DOMAIN] = 1
+    for name in watch.means:
+        axes = [axis for axis in range(rank(values[name])) if axis != 1]
+        _reduction(model, "ReduceMean", values[name], name + MEAN, axes)
+    for name in watch.extents:
+        axes = list(range(rank(values[name]) - 1))
+        _reduction(model, "ReduceMin", values[name], name + LOWS, axes)
+        _reduction(model, "ReduceMax", values[name], name + HIGHS, axes)
+    if not model.graph.outputs:  # the watched values are inputs, and numpy counts
+        model.graph.outputs.extend(own)
+
+
+def measure(model: ir.Model, watch: Watch) -> None:
+    """Make the sizes of watched values, in elements, the outputs of `model`."""
+    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    model.graph.outputs.clear()
+    for name in watch.values:
+        _add_output(model, ir.node("Size", [values[name]]), name + SIZE, ir.DataType.INT64)
+
+
+def rank(value: ir.Value) -> int:
+    """The rank of a value, if need be from the weight that reads it; 0 where it is not known."""
+    if value.shape is not None:
+        return len(value.shape)
+    for use in value.uses():
+        if use.idx == 0 and use.node.op_type == "Conv":
+            shape = use.node.inputs[1].shape  # type: ignore[union-attr]
+            return 0 if shape is None else len(shape)
+        if use.idx == 0 and use.node.op_type == "Gemm":
+            return 2
+    return 0
+
+
+def _reduction(
+    model: ir.Model, op_type: str, value: ir.Value, name: str, axes: Sequence[int]
+) -> None:
+    attributes: dict[str, int | list[int]] = {"keepdims": 0}
+    inputs: list[ir.Value | None] = [value]
+    if opset(model) >= AXES_AS_INPUT:
+        inputs.append(add_initialiser(model, f"{name}/axes", np.array(axes, np.int64)))
+    else:
+        attributes["axes"] = list(axes)
+    _add_output(model, ir.node(op_type, inputs, attributes), name)
+
+
+def _add_output(
+    model: ir.Model, node: ir.Node, name: str, dtype: ir.DataType = ir.DataType.FLOAT
+) -> None:
+    """Add a node right behind what it watches: nothing has to be kept for it, see `Reference`."""
+    node.name = node.outputs[0].name = name
+    node.outputs[0].dtype = dtype
+    producer = node.inputs[0].producer()  # type: ignore[union-attr]
+    if producer is None:
+        model.graph.insert_before(model.graph[0], node)
+    else:
+        model.graph.insert_after(producer, node)
+    model.graph.outputs.append(node.outputs[0])
