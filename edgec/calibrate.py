@@ -1,8 +1,8 @@
 """Stage 6: observe the canonical values that some grid needs, streaming, in constant memory.
 
 Extremes and means, of a whole value or per channel, are reduced inside the graph, so that a sample
-costs little more than its inference and memory does not depend on their number. A percentile needs
-a second pass, which fills histograms over the known ranges.
+costs little more than its inference and memory does not depend on their number. Methods that work
+on histograms need a second pass, which counts.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import onnx_ir as ir
 
 from edgec.errors import InputError
 from edgec.graphs import add_initialiser, opset, save
+from edgec.histogram import EMPTY, count, merge
 from edgec.isolate import call
 from edgec.reference import Reference
 from edgec.samples import Input, Samples, stream
 from edgec.types import Graph, Histogram, Placement, Statistics, ValueStatistics
 
-BINS = 2048
 AXES_AS_INPUT = 18  # the opset from which the axes of a reduction are an input
 
 
@@ -31,11 +31,14 @@ class What(StrEnum):
 
     LOW = "low"
     HIGH = "high"
+    MEAN_LOW = "mean_low"
+    MEAN_HIGH = "mean_high"
     MEAN = "mean"
     CHANNEL_LOW = "channel_low"
     CHANNEL_HIGH = "channel_high"
 
 
+MEANS = {What.LOW: What.MEAN_LOW, What.HIGH: What.MEAN_HIGH}
 Seen = dict[tuple[str, What], np.ndarray]
 
 
@@ -65,13 +68,14 @@ def calibrate(
             whole = graph.model.clone()
             _add_outputs(whole, sorted(histograms))
             save(whole, path)
-            spans = {n: (float(seen[n, What.LOW]), float(seen[n, What.HIGH])) for n in histograms}
-            counts = call(_count, path, files, needs, spans, threads)
+            counts = call(_count, path, files, needs, sorted(histograms), threads)
     values = {
         name: ValueStatistics(
             low=float(seen.get((name, What.LOW), np.inf)),
             high=float(seen.get((name, What.HIGH), -np.inf)),
             samples=len(files),
+            mean_low=float(seen.get((name, What.MEAN_LOW), np.nan)),
+            mean_high=float(seen.get((name, What.MEAN_HIGH), np.nan)),
             channel_mean=seen.get((name, What.MEAN)),
             channel_low=seen.get((name, What.CHANNEL_LOW)),
             channel_high=seen.get((name, What.CHANNEL_HIGH)),
@@ -108,6 +112,9 @@ def _reduce(
                     f"{file}: the model turns it into NaN or infinity at value {name!r}",
                     hint="leave the sample out, or keep that node's part in float",
                 )
+            if what in MEANS:
+                key, share = (name, MEANS[what]), array / len(files)
+                seen[key] = seen[key] + share if key in seen else share
             if what is What.MEAN:
                 array = array / len(files)
             seen[name, what] = (
@@ -120,19 +127,16 @@ def _count(
     path: Path,
     files: Sequence[Path],
     inputs: Sequence[Input],
-    spans: Mapping[str, tuple[float, float]],
+    names: Sequence[str],
     threads: int,
 ) -> dict[str, Histogram]:
-    """A second pass: histograms over the ranges of the first."""
+    """A second pass: histograms."""
     reference = Reference(path, threads)
-    counts = {name: np.zeros(BINS, np.int64) for name in spans}
+    counts = dict.fromkeys(names, EMPTY)
     for feeds in stream(files, inputs):
-        for name, array in reference.run(feeds, list(spans)).items():
-            low, high = spans[name]
-            if high > low:
-                inside = np.clip(array, low, high)  # the passes may differ in their last bit
-                counts[name] += np.histogram(inside, bins=BINS, range=(low, high))[0]
-    return {name: Histogram(*spans[name], counts[name]) for name in spans}
+        for name, array in reference.run(feeds, list(names)).items():
+            counts[name] = merge(counts[name], count(array))
+    return counts
 
 
 def _add_reductions(model: ir.Model, placement: Placement) -> list[tuple[str, What]]:

@@ -13,6 +13,7 @@ from edgec import samples as data
 from edgec.backends import backend
 from edgec.buckets import trim
 from edgec.calibrate import calibrate
+from edgec.calibrators import FROM_HISTOGRAMS
 from edgec.errors import EmitError
 from edgec.graphs import extract, weight_bytes
 from edgec.join import join
@@ -25,7 +26,6 @@ from edgec.types import (
     Checks,
     Engine,
     Graph,
-    Method,
     Part,
     Placement,
     Plan,
@@ -161,7 +161,7 @@ class Trials:
         found = calibrate(
             graph,
             missing,
-            missing.values & _percentile_values(graph, plan),
+            missing.values & _counted_values(graph, plan),
             self._samples,
             self._prepared.inputs,
             self._threads,
@@ -261,6 +261,8 @@ def _merged(old: ValueStatistics | None, new: ValueStatistics) -> ValueStatistic
         new,
         low=ranged.low,
         high=ranged.high,
+        mean_low=ranged.mean_low,
+        mean_high=ranged.mean_high,
         histogram=ranged.histogram,
         channel_mean=old.channel_mean if new.channel_mean is None else new.channel_mean,
         channel_low=old.channel_low if new.channel_low is None else new.channel_low,
@@ -295,12 +297,12 @@ def _time(files: PartFiles, milliseconds: float, threads: int) -> Speed:
     return Speed(name, float_form, built, bench.ratio(float_form, built))
 
 
-def _percentile_values(graph: Graph, plan: Plan) -> frozenset[str]:
+def _counted_values(graph: Graph, plan: Plan) -> frozenset[str]:
     """The values that touch a node of a part whose method needs histograms."""
     return frozenset(
         str(value.name)
         for node in graph.model.graph
-        if plan.methods.get(plan.decisions[str(node.name)].part) is Method.PERCENTILE
+        if plan.methods.get(plan.decisions[str(node.name)].part) in FROM_HISTOGRAMS
         for value in (*node.inputs, *node.outputs)
         if value is not None
     )

@@ -89,7 +89,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         (
             "[parts.vision]\nmethod = 'best'",
             "parts.vision.method",
-            "choose one of minmax, percentile",
+            "choose one of minmax, moving_average, percentile, mse, entropy",
         ),
         ("[ops.Add]\nmethod = 'minmax'", "ops.Add.method", "a method is chosen per part"),
         ("[nodes.n]\nscheme = 8", "nodes.n.scheme", "choose one of"),
