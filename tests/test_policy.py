@@ -141,6 +141,22 @@ scheme = "float32"
 """
 
 
+def test_the_method_of_a_glob_wins_over_the_recipe(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('extends = "tensors"\nmethod = "mse"\n', encoding="utf-8")
+    job = Job(
+        graphs.path("clip_torchscript"),
+        target="generic",
+        recipe=str(recipe),
+        policy=write(tmp_path, OVERRIDES),
+    )
+    assert prepare(job).plan.methods == {
+        "text": Method.MSE,
+        "vision": Method.PERCENTILE,
+        "fusion": Method.MSE,
+    }
+
+
 def test_a_policy_overrides_parts_ops_and_nodes(tmp_path: Path) -> None:
     assert len(OVERRIDES.splitlines()) <= 20
     policy = load_policy(write(tmp_path, OVERRIDES))
