@@ -62,8 +62,10 @@ def divergences(counts: np.ndarray) -> np.ndarray:
     for start in range(0, len(ends), ROWS):
         rows = slice(start, start + ROWS)
         bounds = _bounds()[: len(ends)][rows]
-        mass, spread = (np.diff(c.take(bounds)) for c in (below, used))
-        logarithms = np.log(np.maximum(mass, 1) / np.maximum(spread, 1))
+        mass, spread = (np.diff(c.take(bounds, mode="clip")) for c in (below, used))
+        logarithms = np.maximum(mass, 1)
+        logarithms /= np.maximum(spread, 1, out=spread)
+        np.log(logarithms, out=logarithms)
         merged[rows] = np.einsum("ij,ij->i", mass, logarithms)
         top[rows] = logarithms[:, -1]
     last, beyond, total = counts[ends - 1], below[-1] - below[ends], below[-1]
