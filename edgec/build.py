@@ -12,7 +12,7 @@ from types import ModuleType
 
 from edgec import samples as data
 from edgec import statistics_file
-from edgec.assign import assign
+from edgec.assign import assign, match
 from edgec.backends import missing
 from edgec.binding import bind, near
 from edgec.buckets import Proposal, find, parse_wish
@@ -147,8 +147,8 @@ def prepare(job: Job) -> Prepared:
     check_policy(policy, parts)
     plan = assign(graph, parts, policy, target, data=job.data is not None)
     method = load_recipe(job.recipe).method
-    stated = {override.pattern for override in policy.parts if override.method is not None}
-    methods = {p: m if p in stated else method for p, m in plan.methods.items()}
+    wishes = {part: match(policy.parts, part) for part in plan.methods}
+    methods = {p: method if w is None or w.method is None else w.method for p, w in wishes.items()}
     job.say("parts: " + ", ".join(f"{part.name} ({part.kind})" for part in parts))
     return Prepared(
         graph, parts, replace(plan, methods=methods), target, policy, data.inputs(graph), notes

@@ -2,7 +2,7 @@
 
 [parts.vision]            # a part, by name or glob
 scheme = "int8_static"
-method = "percentile"
+method = "percentile"     # minmax, moving_average, percentile, mse, entropy
 runtime = "openvino"      # one of the target's
 [ops.Softmax]             # an op type
 scheme = "float32"

@@ -56,12 +56,12 @@ def seen(found: Graph, plan: Plan, runtime: Runtime, feeds: Sequence[Feeds]) -> 
         values[name] = ValueStatistics(
             low=float(min(a.min() for a in arrays)),
             high=float(max(a.max() for a in arrays)),
-            samples=len(runs),
+            seen=len(runs),
             channel_mean=np.mean(means, axis=0) if means else None,
             channel_low=np.concatenate(flat).min(axis=0) if flat else None,
             channel_high=np.concatenate(flat).max(axis=0) if flat else None,
         )
-    return Statistics(values, len(runs), "numpy")
+    return Statistics(values, tuple(map(str, range(len(runs)))))
 
 
 def engine(
@@ -81,7 +81,7 @@ def engine_for(
     """The same for a target with one runtime."""
     (runtime,) = row.runtimes
     plan = assign(found, partition(found), policy or Policy(), row, data=bool(feeds))
-    statistics = seen(found, plan, runtime, feeds) if feeds else Statistics({}, 0, "")
+    statistics = seen(found, plan, runtime, feeds) if feeds else Statistics()
     (joined,) = join(found, plan, row)
     model = quantize(joined.source, plan.decisions, statistics, plan.methods, runtime)
     return replace(joined, model=lower(model, runtime)), plan

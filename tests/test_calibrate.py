@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import small
 
+from edgec import histogram
 from edgec import samples as data
-from edgec.calibrate import BINS, calibrate
+from edgec.calibrate import calibrate
 from edgec.calibrators import limits
-from edgec.calibrators.percentile import SHARE
-from edgec.errors import InputError, InternalError
+from edgec.errors import InputError
 from edgec.placement import place
 from edgec.samples import Samples, read
-from edgec.types import Graph, Histogram, Method, Placement, Statistics, ValueStatistics
+from edgec.types import Graph, Method, Placement, Statistics
 
 RELATIVE = 1e-5  # one rounding of float32 in a sum
 
@@ -130,7 +130,7 @@ def test_verification_files_are_not_looked_at(tmp_path: Path) -> None:
 def test_without_data_or_need_nothing_is_run(tmp_path: Path) -> None:
     found = small.fixture("cnn")
     synthetic = data.synthetic(found, tmp_path)
-    assert observe(found, synthetic) == Statistics({}, 0, "synthetic")
+    assert observe(found, synthetic) == Statistics()
     samples = folder_of("cnn", tmp_path / "s")
     nothing = Placement(frozenset(), {}, frozenset(), frozenset(), frozenset())
     empty = calibrate(found, nothing, frozenset(), samples, data.inputs(found), 1)
@@ -144,57 +144,33 @@ def test_the_model_is_not_changed(tmp_path: Path) -> None:
     assert (small.ops(found.model), len(found.model.graph.outputs)) == before
 
 
-# percentile
+# histograms and averages
 
 
 @pytest.mark.parametrize("name", ["clip_torchscript", "cnn_tf"])
-def test_the_percentile_equals_numpy_within_a_bin(name: str, tmp_path: Path) -> None:
+def test_histograms_and_averages_equal_numpy(name: str, tmp_path: Path) -> None:
     found, samples = small.fixture(name), folder_of(name, tmp_path)
     values = placement(found).values
     statistics = observe(found, samples, values)
     seen = arrays(found, samples, sorted(values))
+    grid = small.runtime("x86-vnni").grid
     for value in values:
         one = statistics.values[value]
         flat = np.concatenate([a.ravel() for a in seen[value]]).astype(np.float64)
+        scale = float(np.abs(flat).max())
         assert one.histogram is not None
         assert one.histogram.counts.sum() == flat.size
-        width = (one.high - one.low) / BINS
-        low, high = limits(statistics, value, Method.PERCENTILE)
-        tail = 50 * (1 - SHARE)
-        assert one.low <= low < high <= one.high
-        expected = np.percentile(flat, [tail, 100 - tail], method="inverted_cdf")
-        assert low == pytest.approx(expected[0], abs=1.01 * width)
-        assert high == pytest.approx(expected[1], abs=1.01 * width)
-        assert limits(statistics, value, Method.MINMAX) == (one.low, one.high)
-
-
-def test_an_outlier_is_cut_by_the_percentile_and_kept_by_the_extremes() -> None:
-    rng = np.random.default_rng(0)
-    flat = rng.normal(0, 1, 1_000_000)
-    flat[0] = 100.0
-    counts = np.histogram(flat, bins=BINS, range=(flat.min(), 100.0))[0]
-    value = ValueStatistics(
-        low=float(flat.min()),
-        high=100.0,
-        samples=1,
-        histogram=Histogram(float(flat.min()), 100.0, counts),
-    )
-    statistics = Statistics({"x": value}, 1, "f")
-    assert limits(statistics, "x", Method.MINMAX)[1] == 100.0
-    low, high = limits(statistics, "x", Method.PERCENTILE)
-    assert 3.5 < high < 4.5
-    assert -4.5 < low < -3.5
-
-
-def test_a_value_without_spread_has_its_extremes() -> None:
-    empty = Histogram(2.0, 2.0, np.zeros(BINS, np.int64))
-    value = ValueStatistics(low=2.0, high=2.0, samples=3, histogram=empty)
-    assert limits(Statistics({"x": value}, 3, "f"), "x", Method.PERCENTILE) == (2.0, 2.0)
-
-
-def test_a_value_that_was_not_observed_is_our_defect() -> None:
-    with pytest.raises(InternalError, match="'x' was never observed"):
-        limits(Statistics({}, 0, "f"), "x", Method.MINMAX)
+        expected = histogram.count(flat)
+        assert one.histogram.exponent == expected.exponent
+        assert abs(one.histogram.first - expected.first) <= 1
+        for average, each in (
+            (one.mean_low, [float(a.min()) for a in seen[value]]),
+            (one.mean_high, [float(a.max()) for a in seen[value]]),
+        ):
+            assert average == pytest.approx(np.mean(each), abs=RELATIVE * scale)
+        for method in Method:
+            low, high = limits(statistics, value, method, grid)
+            assert one.low <= low < high <= one.high
 
 
 # activations that are not finite

@@ -89,7 +89,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         (
             "[parts.vision]\nmethod = 'best'",
             "parts.vision.method",
-            "choose one of minmax, percentile",
+            "choose one of minmax, moving_average, percentile, mse, entropy",
         ),
         ("[ops.Add]\nmethod = 'minmax'", "ops.Add.method", "a method is chosen per part"),
         ("[nodes.n]\nscheme = 8", "nodes.n.scheme", "choose one of"),
@@ -139,6 +139,22 @@ scheme = "int8_dynamic"
 [nodes."/text/layers.0/attention/query/MatMul"]
 scheme = "float32"
 """
+
+
+def test_the_method_of_a_glob_wins_over_the_recipe(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('extends = "tensors"\nmethod = "mse"\n', encoding="utf-8")
+    job = Job(
+        graphs.path("clip_torchscript"),
+        target="generic",
+        recipe=str(recipe),
+        policy=write(tmp_path, OVERRIDES),
+    )
+    assert prepare(job).plan.methods == {
+        "text": Method.MSE,
+        "vision": Method.PERCENTILE,
+        "fusion": Method.MSE,
+    }
 
 
 def test_a_policy_overrides_parts_ops_and_nodes(tmp_path: Path) -> None:

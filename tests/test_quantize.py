@@ -399,9 +399,7 @@ def test_correction_removes_the_mean_error(group: int, bias: bool, scheme: Schem
     plan = small.plan(found, "x86-avx2", everywhere(scheme))
     assert plan.decisions["conv"].scheme is scheme
     statistics = seen(found, plan, row, feeds)
-    without = Statistics(
-        {k: replace(v, channel_mean=None) for k, v in statistics.values.items()}, 12, "f"
-    )
+    without = Statistics({k: replace(v, channel_mean=None) for k, v in statistics.values.items()})
     mean_error = {}
     for label, known in (("with", statistics), ("without", without)):
         _, _, made = quantized(found, feeds, "x86-avx2", scheme, known)
@@ -479,7 +477,7 @@ def test_queries_keys_and_values_share_one_quantization() -> None:
 
 def test_dynamic_without_statistics_needs_no_data() -> None:
     found = attention()
-    empty = Statistics({}, 0, "synthetic")
+    empty = Statistics()
     feeds = {"x": small.normal(0, 1, 10, 32)}
     _, _, made = quantized(found, [], statistics=empty)
     assert small.ops(made).count("MatMulInteger") == 4
@@ -504,7 +502,7 @@ def test_smoothing_saves_the_small_channels() -> None:
     spread[3] = 60
     feeds = [{"x": small.normal(s, 1, 10, 32) * spread} for s in range(4)]
     found = attention()
-    plain = Statistics({}, 0, "none")
+    plain = Statistics()
     outputs = {}
     for label, statistics in (("smooth", None), ("plain", plain)):
         _, _, made = quantized(found, feeds, statistics=statistics)
@@ -525,9 +523,7 @@ def test_an_embedding_keeps_a_scale_per_row() -> None:
             table=table,
         )
     )
-    _, plan, made = quantized(
-        found, [], scheme=Scheme.INT8_WEIGHT_ONLY, statistics=Statistics({}, 0, "")
-    )
+    _, plan, made = quantized(found, [], scheme=Scheme.INT8_WEIGHT_ONLY, statistics=Statistics())
     assert plan.decisions["look"].scheme is Scheme.INT8_WEIGHT_ONLY
     sizes = {v.name: (v.dtype, list(v.shape or ())) for v in made.graph.initializers.values()}
     assert (ir.DataType.INT8, [2100, 32]) in sizes.values()
@@ -541,9 +537,7 @@ def test_an_embedding_keeps_a_scale_per_row() -> None:
 def test_weights_alone_shrink_and_need_no_data() -> None:
     name = "cnn"
     found = small.fixture(name)
-    _, _, made = quantized(
-        found, [], "generic", Scheme.INT8_WEIGHT_ONLY, statistics=Statistics({}, 0, "")
-    )
+    _, _, made = quantized(found, [], "generic", Scheme.INT8_WEIGHT_ONLY, statistics=Statistics())
     assert "QuantizeLinear" not in small.ops(made)
     feeds = graphs.load_feeds(name)
     before, after = small.run(found.model, feeds)["logits"], small.run(made, feeds)["logits"]
@@ -553,7 +547,7 @@ def test_weights_alone_shrink_and_need_no_data() -> None:
 def test_recurrent_weights() -> None:
     name = "lstm"
     found = small.fixture(name)
-    _, _, made = quantized(found, [], "generic", statistics=Statistics({}, 0, ""))
+    _, _, made = quantized(found, [], "generic", statistics=Statistics())
     lstm = next(n for n in made.graph if n.op_type == "LSTM")
     for index in (1, 2):
         assert lstm.inputs[index].producer().op_type == "DequantizeLinear"  # type: ignore[union-attr]

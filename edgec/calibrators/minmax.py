@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from edgec.types import ValueStatistics
+from edgec.calibrators.span import whole
+from edgec.types import Grid, ValueStatistics
 
 
-def limits(value: ValueStatistics) -> tuple[float, float]:
+def limits(value: ValueStatistics, grid: Grid) -> tuple[float, float]:
     """Exact over all samples, whatever their order."""
-    return value.low, value.high
+    return whole(value)

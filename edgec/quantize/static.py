@@ -98,7 +98,7 @@ def _grids(
         if name in readers and seen is not None and seen.channel_low is not None:
             grids[name] = _smoothed(seen, readers[name], grid)
         else:
-            grids[name] = affine(*limits(statistics, name, methods[part_of[name]]), grid)
+            grids[name] = affine(*limits(statistics, name, methods[part_of[name]], grid), grid)
     for name, source in placement.follows.items():
         while source in placement.follows:
             source = placement.follows[source]
