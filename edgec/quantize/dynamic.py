@@ -17,12 +17,15 @@ import onnx_ir as ir
 from edgec.errors import InternalError
 from edgec.graphs import add_initialiser
 from edgec.quantize import smooth
+from edgec.quantize.rounding import Rounding
 from edgec.quantize.weight_only import replace
-from edgec.quantize.weights import matrix, quantize_weight
-from edgec.types import Grid, Statistics
+from edgec.quantize.weights import Quantized, matrix
+from edgec.types import Statistics
 
 
-def apply(model: ir.Model, nodes: Sequence[ir.Node], statistics: Statistics, grid: Grid) -> None:
+def apply(
+    model: ir.Model, nodes: Sequence[ir.Node], statistics: Statistics, rounding: Rounding
+) -> None:
     """Replace MatMul and Gemm nodes with constant weights [K, N].
 
     Where the input's peaks per channel are known, it is smoothed first, once for all that read it.
@@ -38,8 +41,7 @@ def apply(model: ir.Model, nodes: Sequence[ir.Node], statistics: Statistics, gri
             raise InternalError(f"{group[0].name} has no input")
         weights = [matrix(node) for node in group]
         seen = statistics.values.get(str(x.name))
-        factors = np.ones((), np.float32)
-        source = x
+        factors, source = None, x
         if seen is not None and seen.channel_low is not None and seen.channel_high is not None:
             factors = smooth.factors(seen.channel_low, seen.channel_high, weights)
             division = smooth.division(model, x, factors)
@@ -47,7 +49,10 @@ def apply(model: ir.Model, nodes: Sequence[ir.Node], statistics: Statistics, gri
             source = division.outputs[0]
         measured = _measured(x, source, group[0])
         for node, weight in zip(group, weights, strict=True):
-            _product(model, node, measured, weight * factors.reshape(-1, 1), grid)
+            if factors is not None:
+                weight = weight * factors.reshape(-1, 1)
+            quantized = rounding(node, weight, 1, factors=factors)
+            _product(model, node, measured, quantized)
 
 
 def _measured(x: ir.Value, source: ir.Value, before: ir.Node) -> ir.Node:
@@ -59,10 +64,7 @@ def _measured(x: ir.Value, source: ir.Value, before: ir.Node) -> ir.Node:
     return node
 
 
-def _product(
-    model: ir.Model, node: ir.Node, measured: ir.Node, weight: np.ndarray, grid: Grid
-) -> None:
-    quantized = quantize_weight(weight, 1, grid)
+def _product(model: ir.Model, node: ir.Node, measured: ir.Node, quantized: Quantized) -> None:
     names = model.graph.initializers
     digest = hashlib.sha256(quantized.data.tobytes() + quantized.scale.tobytes()).hexdigest()[:16]
     prefix = f"{node.inputs[1].name}/dynamic_{digest}"  # type: ignore[union-attr]

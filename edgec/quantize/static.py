@@ -17,13 +17,13 @@ from edgec.calibrators import limits
 from edgec.errors import InternalError
 from edgec.graphs import WEIGHTED, add_initialiser, constant, is_constant, weight
 from edgec.quantize import smooth
+from edgec.quantize.rounding import Rounding
 from edgec.quantize.weights import (
     bias_of,
     channel_axis,
     correction,
     dequantized,
     matrix,
-    quantize_weight,
     set_bias,
 )
 from edgec.types import Decision, Grid, Method, Placement, Statistics, ValueStatistics
@@ -52,6 +52,7 @@ def apply(
     statistics: Statistics,
     methods: Mapping[str, Method],
     grid: Grid,
+    rounding: Rounding,
 ) -> None:
     """Quantize `nodes` and the values between them, as `placement` says."""
     if not nodes:
@@ -63,7 +64,7 @@ def apply(
             _absorb(model, node)
     for node in static:
         if node.op_type in WEIGHTED:
-            _weights(model, node, grids, statistics, grid)
+            _weights(model, node, grids, statistics, rounding)
         else:
             _constants(model, node, grid)
     inside = set(static)
@@ -149,7 +150,7 @@ def _weights(
     node: ir.Node,
     grids: Mapping[str, Affine],
     statistics: Statistics,
-    grid: Grid,
+    rounding: Rounding,
 ) -> None:
     x, value = node.inputs[0], weight(node)
     array = constant(value)
@@ -161,11 +162,12 @@ def _weights(
         array = array * (own.factors.reshape(-1, 1) if axis == 1 else own.factors)
         mean = None if mean is None else mean / own.factors
     if node.op_type not in BIASED:
-        node.replace_input_with(1, dequantized(model, value, quantize_weight(array, axis, grid)))
+        quantized = rounding(node, array, axis, factors=own.factors)
+        node.replace_input_with(1, dequantized(model, value, quantized))
         return
     bias = bias_of(node, array.shape[axis])
     least = np.abs(bias) / (step * BIAS_LIMIT)
-    quantized = quantize_weight(array, axis, grid, least)
+    quantized = rounding(node, array, axis, least=least, factors=own.factors)
     if mean is not None:
         bias = bias - correction(node, quantized.error(array), mean)
     scale = (quantized.scale.astype(np.float64) * step).astype(np.float32)

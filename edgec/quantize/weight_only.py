@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from edgec.graphs import add_initialiser, attribute, constant, elements, is_constant
 from edgec.placement import CORRECTED
+from edgec.quantize.rounding import Rounding
 from edgec.quantize.weights import (
     Quantized,
     bias_of,
@@ -25,7 +26,13 @@ from edgec.quantize.weights import (
 from edgec.types import Grid, Statistics
 
 
-def apply(model: ir.Model, nodes: Sequence[ir.Node], statistics: Statistics, grid: Grid) -> None:
+def apply(
+    model: ir.Model,
+    nodes: Sequence[ir.Node],
+    statistics: Statistics,
+    grid: Grid,
+    rounding: Rounding,
+) -> None:
     """Replace the weights of `nodes`; biases are corrected where the input's mean is known."""
     for node in nodes:
         if node.op_type == "Gather":
@@ -36,7 +43,7 @@ def apply(model: ir.Model, nodes: Sequence[ir.Node], statistics: Statistics, gri
             array = constant(value)
             if value is None or array is None:
                 continue
-            quantized = quantize_weight(array, channel_axis(node), grid)
+            quantized = rounding(node, array, channel_axis(node))
             node.replace_input_with(index, dequantized(model, value, quantized))
             _correct(model, node, quantized, array, statistics)
 

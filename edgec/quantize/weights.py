@@ -69,7 +69,8 @@ def quantize_weight(
 
 def dequantized(model: ir.Model, value: ir.Value, quantized: Quantized) -> ir.Value:
     """The weight as DequantizeLinear of INT8 initialisers; one for all that share it."""
-    digest = hashlib.sha256(quantized.scale.tobytes()).hexdigest()[:8]
+    content = quantized.scale.tobytes() + quantized.data.tobytes()
+    digest = hashlib.sha256(content).hexdigest()[:8]
     name = f"{value.name}/dequantized_{digest}"
     for node in model.graph:
         if node.outputs[0].name == name:

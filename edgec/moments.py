@@ -1,0 +1,267 @@
+"""Second moments of what weights are multiplied by, reduced inside the graph, streaming.
+
+    product: H = E[x x^T] over the rows x of the input;   Conv: over its patches, per group
+
+A Conv whose kernel has a single 1 per output unfolds the patches, so that only H leaves the session
+and memory does not depend on the number of samples. Layers are done in groups whose H fit a limit.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from edgec.graphs import add_initialiser, attribute, save, weight
+from edgec.isolate import call
+from edgec.reference import Reference
+from edgec.samples import Input, stream
+from edgec.types import Graph
+
+BYTES = 64 << 20  # of the moments that are gathered in one pass over the samples
+POSITIONS = 1 << 40  # patches of a sample beyond which a Conv is looked at with larger strides
+
+
+@dataclass(frozen=True)
+class Unfolding:
+    """How a value `x` becomes the vectors that a weight is multiplied by: [groups, size] each.
+
+    `turned`: x is [size, rows] instead of [..., size]. `kernel`: of a Conv, else empty; `pads` are
+    those of the node, `strides` may be larger; all as in ONNX.
+    """
+
+    x: str
+    groups: int
+    size: int
+    turned: bool = False
+    kernel: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    pads: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    auto_pad: str = "NOTSET"
+
+    @property
+    def bytes(self) -> int:
+        """Of the moments in float64."""
+        return 8 * self.groups * self.size**2
+
+    @property
+    def plain(self) -> bool:
+        """Whether the patches of a Conv are its pixels."""
+        return {*self.kernel, *self.strides} == {1} and not any(self.pads)
+
+
+def second_moments(
+    graph: Graph,
+    nodes: Sequence[str],
+    files: Sequence[Path],
+    inputs: Sequence[Input],
+    threads: int,
+    most: int = BYTES,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """E[x x^T], float64 [G, K, K], of `nodes` that are Conv, Gemm or MatMul with a constant weight.
+
+    K: the rows of the weight of a product (G = 1), or of a Conv with G groups C / G times the taps
+    of its kernel, in the order of its weight. `most`: bytes of moments at once; a larger one goes
+    alone. Nodes that read the same vectors get the same array. What overflows is not finite.
+    """
+    wanted, readers = set(nodes), dict[Unfolding, list[str]]()
+    for node in graph.model.graph:
+        found = unfolding(node) if node.name in wanted else None
+        if found is not None:
+            readers.setdefault(found, []).append(str(node.name))
+    for group in _groups(list(readers), most) if files else []:
+        with tempfile.TemporaryDirectory(prefix="edgec-moments-") as folder:
+            path = Path(folder) / "moments.onnx"
+            save(_reduced(graph.model, group), path)
+            gathered = call(_gather, path, list(files), list(inputs), group, threads)
+        for found, moment in zip(group, gathered, strict=True):
+            for name in readers[found]:
+                yield name, moment
+
+
+class Stored(Mapping[str, np.ndarray]):
+    """Moments on disk, mapped into memory when asked for: those of a large model do not fit."""
+
+    def __init__(self, found: Iterable[tuple[str, np.ndarray]], folder: Path) -> None:
+        """Write what `second_moments` yields into an empty folder, which has to outlive this."""
+        self._paths: dict[str, Path] = {}
+        last, path = None, folder
+        for name, moment in found:
+            if moment is not last:
+                last, path = moment, folder / f"{len(self._paths):06}.npy"
+                np.save(path, moment)
+            self._paths[name] = path
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.asarray(np.load(self._paths[name], mmap_mode="r"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+def unfolding(node: ir.Node) -> Unfolding | None:
+    """What a node's weight is multiplied by; None where this module does not know."""
+    value, x = weight(node), node.inputs[0] if node.inputs else None
+    shape = value.shape.numpy() if value is not None and value.shape is not None else ()
+    if x is None or len(shape) < 2:
+        return None
+    name = str(x.name)
+    if node.op_type == "MatMul" and len(shape) == 2:
+        return Unfolding(name, 1, shape[0])
+    if node.op_type == "Gemm":
+        size = shape[1] if attribute(node, "transB", 0) else shape[0]
+        return Unfolding(name, 1, size, turned=bool(attribute(node, "transA", 0)))
+    if node.op_type != "Conv":
+        return None
+    kernel = shape[2:]
+    ones = (1,) * len(kernel)
+    padding = node.attributes.get("auto_pad")
+    auto = "NOTSET" if padding is None else padding.as_string()
+    strides = _integers(node, "strides", ones)
+    if auto in ("NOTSET", "VALID"):
+        step = _step(node.outputs[0].shape, len(kernel))
+        strides = tuple(step * stride for stride in strides)
+    return Unfolding(
+        name,
+        attribute(node, "group", 1),
+        int(np.prod(shape[1:])),
+        kernel=kernel,
+        strides=strides,
+        pads=_integers(node, "pads", 2 * (0,) * len(kernel)) if auto == "NOTSET" else (),
+        dilations=_integers(node, "dilations", ones),
+        auto_pad=auto,
+    )
+
+
+def _integers(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    found = node.attributes.get(name)
+    return default if found is None else tuple(found.as_ints())
+
+
+def _step(shape: ir.Shape | None, spatial: int) -> int:
+    """How many times as large strides keep about POSITIONS patches of a sample."""
+    sizes = [] if shape is None else [dim for dim in shape[2:] if isinstance(dim, int)]
+    patches = float(np.prod(sizes)) if len(sizes) == spatial else 0.0
+    return max(1, int((patches / POSITIONS) ** (1 / spatial)))
+
+
+def _groups(found: Sequence[Unfolding], most: int) -> Iterator[list[Unfolding]]:
+    group: list[Unfolding] = []
+    for one in found:
+        if group and sum(other.bytes for other in group) + one.bytes > most:
+            yield group
+            group = []
+        group.append(one)
+    if group:
+        yield group
+
+
+def _reduced(source: ir.Model, group: Sequence[Unfolding]) -> ir.Model:
+    """A model whose outputs are, for every unfolding, the sum of x x^T and the size of all x."""
+    model = source.clone()
+    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    model.graph.outputs.clear()
+    for index, found in enumerate(group):
+        outputs = _Chain(model, values[found.x], _names(index)[0]).reduce(found)
+        for value, name in zip(outputs, _names(index), strict=True):
+            value.name = name
+        model.graph.outputs.extend(outputs)
+    common.RemoveUnusedNodesPass()(model)
+    return model
+
+
+def _names(index: int) -> tuple[str, str]:
+    return f"edgec_moment_{index}", f"edgec_moment_{index}_size"
+
+
+class _Chain:
+    """Appends one node after another to a graph; `value` is what the last one made."""
+
+    def __init__(self, model: ir.Model, value: ir.Value, name: str) -> None:
+        self._model, self._name, self._count = model, name, 0
+        self.value = value
+
+    def reduce(self, found: Unfolding) -> tuple[ir.Value, ir.Value]:
+        """The sum of x x^T over the vectors of one sample, and how many numbers these are."""
+        self._add("Cast", to=int(ir.DataType.FLOAT))
+        if found.kernel:
+            if not found.plain:
+                self._unfold(found)
+            self._reshape(0, found.groups, found.size, -1)
+            self._add("Transpose", perm=[1, 2, 0, 3])
+        elif not found.turned:
+            self._reshape(-1, found.size)
+            self._add("Transpose", perm=[1, 0])
+        vectors = self._reshape(found.groups, found.size, -1)
+        turned = self._add("Transpose", perm=[0, 2, 1])
+        second = self._add("MatMul", vectors, turned)
+        second.dtype = ir.DataType.FLOAT
+        size = self._add("Size", vectors)
+        size.dtype = ir.DataType.INT64
+        return second, size
+
+    def _unfold(self, found: Unfolding) -> None:
+        """A Conv that copies: one output per channel and tap."""
+        taps = int(np.prod(found.kernel))
+        channels = found.groups * found.size // taps
+        one_hot = np.tile(np.eye(taps, dtype=np.float32), (channels, 1))
+        kernel = one_hot.reshape(channels * taps, 1, *found.kernel)
+        attributes: dict[str, int | str | list[int]] = {
+            "group": channels,
+            "strides": list(found.strides),
+            "dilations": list(found.dilations),
+            "auto_pad": found.auto_pad,
+        }
+        if found.auto_pad == "NOTSET":
+            attributes["pads"] = list(found.pads)
+        self._add("Conv", self.value, self._constant(kernel), **attributes)
+
+    def _reshape(self, *sizes: int) -> ir.Value:
+        """0 keeps a dimension, -1 takes what is left."""
+        return self._add("Reshape", self.value, self._constant(np.array(sizes, np.int64)))
+
+    def _add(
+        self, op_type: str, *inputs: ir.Value, **attributes: int | str | list[int]
+    ) -> ir.Value:
+        node = ir.node(op_type, inputs or (self.value,), attributes, name=self._free())
+        node.outputs[0].name = node.name
+        self._model.graph.append(node)
+        self.value = node.outputs[0]
+        return self.value
+
+    def _constant(self, array: np.ndarray) -> ir.Value:
+        return add_initialiser(self._model, self._free(), array)
+
+    def _free(self) -> str:
+        self._count += 1
+        return f"{self._name}_{self._count}"
+
+
+def _gather(
+    path: Path,
+    files: Sequence[Path],
+    inputs: Sequence[Input],
+    found: Sequence[Unfolding],
+    threads: int,
+) -> list[np.ndarray]:
+    """One pass over the samples."""
+    reference = Reference(path, threads)
+    names = [_names(index) for index in range(len(found))]
+    sums = [np.zeros((one.groups, one.size, one.size)) for one in found]
+    sizes = [0] * len(found)
+    for feeds in stream(files, inputs):
+        made = reference.run(feeds, [name for pair in names for name in pair])
+        for index, (second, size) in enumerate(names):
+            sums[index] += made[second]
+            sizes[index] += int(made[size])
+    counts = [size / (one.groups * one.size) for size, one in zip(sizes, found, strict=True)]
+    return [total / count for total, count in zip(sums, counts, strict=True)]

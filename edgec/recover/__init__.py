@@ -1,0 +1,1 @@
+"""Accuracy won back after quantization, from calibration data and without training."""
