@@ -18,12 +18,12 @@ from edgec.route import Routes, allowed, likely
 from edgec.types import (
     Decision,
     Graph,
-    Method,
     OpRule,
     Override,
     Part,
     Plan,
     Policy,
+    RecoveryPlan,
     Revision,
     Runtime,
     Scheme,
@@ -76,7 +76,7 @@ def assign(
         schemes={name: steps[0] for name, steps in ladders.items()},
         ladders={name: steps[1:] for name, steps in ladders.items()},
         spares=spares,
-        methods={part.name: _method(part, policy) for part in parts},
+        recovery={part.name: _recovery(part, policy, nodes) for part in parts},
         joining=policy.joining,
     )
     return decide(graph, plan, policy, target, data=data)
@@ -162,9 +162,20 @@ def ladder(
     return (wanted.scheme, *(scheme for scheme in rest if scheme is not wanted.scheme))
 
 
-def _method(part: Part, policy: Policy) -> Method:
-    wanted = match(policy.parts, part.name)
-    return Method.MINMAX if wanted is None or wanted.method is None else wanted.method
+def _recovery(part: Part, policy: Policy, nodes: Mapping[str, ir.Node]) -> RecoveryPlan:
+    """What the policy states of a part and of values in it, and the defaults for the rest."""
+    wish = match(policy.parts, part.name) or Override(part.name)
+    stated = {key: getattr(wish, key) for key in ("methods", "bias", "strengths", "gptq")}
+    names = {
+        str(value.name)
+        for name in part.nodes
+        for value in (*nodes[name].inputs, *nodes[name].outputs)
+        if value is not None
+    }
+    wishes = ((name, match(policy.values, name)) for name in sorted(names))
+    values = {n: one.methods[0] for n, one in wishes if one is not None and one.methods}
+    plan = RecoveryPlan(values=values)
+    return replace(plan, **{key: value for key, value in stated.items() if value is not None})
 
 
 def match(overrides: Sequence[Override], name: str) -> Override | None:

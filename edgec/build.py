@@ -144,14 +144,17 @@ def prepare(job: Job) -> Prepared:
     job.say(f"loading {job.model.name}")
     graph = canonicalise(load(job.model), job.shapes)
     parts = partition(graph)
-    check_policy(policy, parts)
+    check_policy(policy, parts, [str(v.name) for node in graph.model.graph for v in node.outputs])
     plan = assign(graph, parts, policy, target, data=job.data is not None)
-    method = load_recipe(job.recipe).method
-    wishes = {part: match(policy.parts, part) for part in plan.methods}
-    methods = {p: method if w is None or w.method is None else w.method for p, w in wishes.items()}
+    default = load_recipe(job.recipe).methods
+    stated = {p for p in plan.recovery if (w := match(policy.parts, p)) and w.methods}
+    recovery = {
+        part: one if part in stated else replace(one, methods=default)
+        for part, one in plan.recovery.items()
+    }
     job.say("parts: " + ", ".join(f"{part.name} ({part.kind})" for part in parts))
     return Prepared(
-        graph, parts, replace(plan, methods=methods), target, policy, data.inputs(graph), notes
+        graph, parts, replace(plan, recovery=recovery), target, policy, data.inputs(graph), notes
     )
 
 

@@ -2,12 +2,17 @@
 
 [parts.vision]            # a part, by name or glob
 scheme = "int8_static"
-method = "percentile"     # minmax, moving_average, percentile, mse, entropy
 runtime = "openvino"      # one of the target's
+method = "percentile"     # minmax, moving_average, percentile, mse, entropy, or auto: what suits
+bias_correction = false   # what keeps INT8 close to float is tried, and kept where it helps
+smoothing = 0.8           # SmoothQuant's strength; false: none, auto: the best of some
+rounding = "nearest"      # or gptq
 [ops.Softmax]             # an op type
 scheme = "float32"
 [nodes."*/layer.0/*"]     # nodes, by name or glob
 scheme = "float32"
+[values."/layer.0/*"]     # values, by name or glob
+method = "entropy"
 [limits]
 part_sqnr_db = 12.0       # false switches a limit off
 cosine = 0.97
@@ -20,12 +25,14 @@ from __future__ import annotations
 
 import fnmatch
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgec.calibrators import AUTO, methods
+from edgec.calibrators import CHOICES as METHODS
 from edgec.errors import InputError
-from edgec.types import Hint, Joining, Limits, Method, Override, Part, Policy, Scheme
+from edgec.types import Hint, Joining, Limits, Override, Part, Policy, Scheme
 
 CHOICES = (
     Scheme.FLOAT32,
@@ -35,6 +42,14 @@ CHOICES = (
     Scheme.INT8_DYNAMIC,
     Scheme.INT8_WEIGHT_ONLY,
 )
+ROUNDINGS = ("gptq", "nearest")
+# What the tables may state.
+KEYS = {
+    "parts": ("scheme", "runtime", "method", "bias_correction", "smoothing", "rounding"),
+    "ops": ("scheme",),
+    "nodes": ("scheme",),
+    "values": ("method",),
+}
 
 
 def load_policy(path: Path | None) -> Policy:
@@ -45,13 +60,14 @@ def load_policy(path: Path | None) -> Policy:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: {error}", hint="correct the policy file") from error
-    unknown = sorted(set(table) - {"parts", "ops", "nodes", "limits", "engines"})
+    unknown = sorted(set(table) - {*KEYS, "limits", "engines"})
     if unknown:
-        raise _wrong(path, unknown[0], "the tables are parts, ops, nodes, limits and engines")
+        raise _wrong(path, unknown[0], f"the tables are {', '.join(KEYS)}, limits and engines")
     return Policy(
         parts=_overrides(path, table, "parts"),
         ops=_overrides(path, table, "ops"),
         nodes=_overrides(path, table, "nodes"),
+        values=_overrides(path, table, "values"),
         limits=_limits(path, table.get("limits", {})),
         joining=Joining(_engine(path, table, "joining", list(Joining))),
         hint=Hint(_engine(path, table, "hint", list(Hint))),
@@ -59,18 +75,20 @@ def load_policy(path: Path | None) -> Policy:
     )
 
 
-def check_policy(policy: Policy, parts: Sequence[Part]) -> None:
-    """Raises InputError for parts or nodes of the policy that the model does not have."""
-    known = {"parts": [p.name for p in parts], "nodes": [n for p in parts for n in p.nodes]}
-    for table, overrides in (("parts", policy.parts), ("nodes", policy.nodes)):
-        for override in overrides:
-            if not fnmatch.filter(known[table], override.pattern) and (
-                override.pattern not in known[table]
-            ):
-                names = ", ".join(known["parts"])
+def check_policy(policy: Policy, parts: Sequence[Part], values: Sequence[str]) -> None:
+    """Raises InputError for parts, nodes or values of the policy that the model does not have."""
+    known = {
+        "parts": [p.name for p in parts],
+        "nodes": [n for p in parts for n in p.nodes],
+        "values": values,
+    }
+    for table, names in known.items():
+        for override in getattr(policy, table):
+            if override.pattern not in names and not fnmatch.filter(names, override.pattern):
                 raise InputError(
                     f"{policy.source}: {table}.{override.pattern} matches nothing in this model",
-                    hint=f"its parts are {names}; edgec plan --json - lists the nodes",
+                    hint=f"its parts are {', '.join(known['parts'])}; edgec plan --json - lists "
+                    "the nodes",
                 )
 
 
@@ -82,25 +100,66 @@ def _overrides(path: Path, table: Mapping[str, Any], name: str) -> tuple[Overrid
 
 
 def _override(path: Path, where: str, pattern: str, row: Any) -> Override:
-    keys = ("scheme", "method", "runtime")
+    keys = KEYS[where.partition(".")[0]]
     if not isinstance(row, dict) or not row or not set(row) <= set(keys):
-        raise _wrong(path, where, "the keys are scheme, method, runtime")
-    schemes, methods = list(map(str, CHOICES)), list(map(str, Method))
-    scheme, method, runtime = (row.get(key) for key in keys)
-    if scheme is not None and scheme not in schemes:
-        raise _wrong(path, f"{where}.scheme", f"choose one of {', '.join(schemes)}")
-    if method is not None and method not in methods:
-        raise _wrong(path, f"{where}.method", f"choose one of {', '.join(methods)}")
-    if method is not None and not where.startswith("parts."):
-        raise _wrong(path, f"{where}.method", "a method is chosen per part")
-    if runtime is not None and not (isinstance(runtime, str) and where.startswith("parts.")):
-        raise _wrong(path, f"{where}.runtime", "a runtime is chosen per part, by its name")
-    return Override(
-        pattern=pattern,
-        scheme=None if scheme is None else Scheme(scheme),
-        method=None if method is None else Method(method),
-        runtime=runtime,
-    )
+        raise _wrong(path, where, f"the keys are {', '.join(keys)}")
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        allowed, read = _READERS[key]
+        try:
+            found |= read(value)
+        except (ValueError, TypeError) as error:
+            raise _wrong(path, f"{where}.{key}", allowed) from error
+    return Override(pattern, **found)
+
+
+def _chosen(value: Any, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise ValueError(value)
+    return str(value)
+
+
+def _strengths(value: Any) -> dict[str, tuple[float, ...]]:
+    """`false`, "auto" or a number between 0 and 1."""
+    if value is False:
+        return {"strengths": ()}
+    if value == AUTO:
+        return {}
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise ValueError(value)
+    return {"strengths": (float(value),)}
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+# By key: what it may be, and the fields of an Override that it gives.
+_READERS: Mapping[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
+    "scheme": (
+        f"choose one of {', '.join(CHOICES)}",
+        lambda value: {"scheme": Scheme(_chosen(value, CHOICES))},
+    ),
+    "runtime": ("a runtime, by its name", lambda value: {"runtime": _word(value)}),
+    "method": (
+        f"choose one of {', '.join(METHODS)}",
+        lambda value: {"methods": methods(_chosen(value, METHODS))},
+    ),
+    "bias_correction": ("true or false", lambda value: {"bias": _switch(value)}),
+    "smoothing": ("false, auto, or a number between 0 and 1", _strengths),
+    "rounding": (
+        f"choose one of {', '.join(ROUNDINGS)}",
+        lambda value: {"gptq": _chosen(value, ROUNDINGS) == "gptq"},
+    ),
+}
 
 
 def _limits(path: Path, row: Any) -> Limits:

@@ -18,6 +18,7 @@ from edgec.runtime import read_audio, read_image, read_text
 from edgec.runtime.reading import choice, number, table
 from edgec.runtime.recipe import NAME
 from edgec.runtime.schema import first_error
+from edgec.calibrators import methods
 from edgec.types import Method
 
 DEFAULT = "tensors"
@@ -66,7 +67,7 @@ class Recipe:
 
     name: str
     summary: str
-    method: Method
+    methods: tuple[Method, ...]
     files: int
     readers: Mapping[str, Mapping[str, Any]]
 
@@ -92,7 +93,7 @@ def load_recipe(name: str) -> Recipe:
         return Recipe(
             name=path.stem,
             summary=str(page["summary"]),
-            method=Method(page["method"]),
+            methods=methods(str(page["method"])),
             files=_files(page["files"]),
             readers=page["readers"],
         )

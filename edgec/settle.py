@@ -94,7 +94,7 @@ def contenders(
             return
         tried.append(routes)
         plan = assign(graph, parts, policy, target, data=data, routes=routes)
-        plan = replace(plan, methods=prepared.plan.methods)
+        plan = replace(plan, recovery=prepared.plan.recovery)
         try:
             one = settle(name, plan, prepared, trials, data=data, say=say)
             found.append(improve(one, prepared, trials, data=data, say=say))

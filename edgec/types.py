@@ -149,6 +149,44 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Recovery:
+    """How INT8 of a part is kept close to float, without training and at no cost at run time.
+
+    `method`: how ranges follow from statistics; `values`: other methods, by value. `bias`: the mean
+    error of weights is taken out of biases. `smoothing`: SmoothQuant's migration strength; 0: none.
+    `gptq`: weights are rounded by the second moments of their inputs, not to nearest.
+    """
+
+    method: Method = Method.MINMAX
+    values: Mapping[str, Method] = field(default_factory=dict)
+    bias: bool = True
+    smoothing: float = 0.8
+    gptq: bool = False
+
+
+@dataclass(frozen=True)
+class RecoveryPlan:
+    """What may be tried on a part, each in the order of preference; see `Recovery`."""
+
+    methods: tuple[Method, ...] = (Method.MINMAX,)
+    values: Mapping[str, Method] = field(default_factory=dict)
+    bias: bool = True
+    strengths: tuple[float, ...] = (0.8, 0.7, 0.9)
+    gptq: bool = True
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a stage of recovery did to the SQNR of a part's worst output, on calibration samples."""
+
+    part: str
+    stage: str
+    before_db: float
+    after_db: float
+    kept: bool
+
+
+@dataclass(frozen=True)
 class Revision:
     """A change of plan: to another scheme or another runtime, because a check said so.
 
@@ -181,7 +219,7 @@ class Plan:
     schemes: Mapping[str, Scheme]
     ladders: Mapping[str, tuple[Scheme, ...]]
     spares: Mapping[str, Mapping[str, tuple[Scheme, ...]]]
-    methods: Mapping[str, Method]
+    recovery: Mapping[str, RecoveryPlan]
     joining: Joining = Joining.TOGETHER
     pinned: Mapping[str, str] = field(default_factory=dict)
     revisions: tuple[Revision, ...] = ()
@@ -206,15 +244,19 @@ class Placement:
 
 @dataclass(frozen=True)
 class Override:
-    """What a policy wants for a part, an op type or nodes by name (glob). None: not stated.
+    """What a policy wants for a part, an op type, nodes or values by name (glob). None: not stated.
 
-    `runtime`: of the target's runtimes, the one that a part has to be built for.
+    `runtime`: of the target's runtimes, the one that a part has to be built for. `methods`,
+    `bias`, `strengths`, `gptq`: see `RecoveryPlan`.
     """
 
     pattern: str
-    scheme: Scheme | None
-    method: Method | None
+    scheme: Scheme | None = None
     runtime: str | None = None
+    methods: tuple[Method, ...] | None = None
+    bias: bool | None = None
+    strengths: tuple[float, ...] | None = None
+    gptq: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -232,6 +274,7 @@ class Policy:
     parts: tuple[Override, ...] = ()
     ops: tuple[Override, ...] = ()
     nodes: tuple[Override, ...] = ()
+    values: tuple[Override, ...] = ()
     limits: Limits = Limits()
     joining: Joining = Joining.TOGETHER
     hint: Hint = Hint.LATENCY

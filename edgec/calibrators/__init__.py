@@ -13,6 +13,8 @@ METHODS = {
     Method.MSE: mse.limits,
     Method.ENTROPY: entropy.limits,
 }
+AUTO = "auto"  # all of them are tried, from min-max on; see `edgec.tune`
+CHOICES = (*map(str, METHODS), AUTO)
 FROM_HISTOGRAMS = frozenset({Method.PERCENTILE, Method.MSE, Method.ENTROPY})
 
 
@@ -28,3 +30,8 @@ def limits(statistics: Statistics, name: str, method: Method, grid: Grid) -> tup
     if method in FROM_HISTOGRAMS and seen.histogram is None and seen.low <= seen.high:
         raise InternalError(f"value {name!r} was observed without a histogram: {method} needs it")
     return METHODS[method](seen, grid)
+
+
+def methods(name: str) -> tuple[Method, ...]:
+    """The methods that a user means by one of CHOICES, the first to be tried first."""
+    return tuple(METHODS) if name == AUTO else (Method(name),)

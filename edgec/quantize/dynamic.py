@@ -9,7 +9,7 @@ quantization.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -20,11 +20,16 @@ from edgec.quantize import smooth
 from edgec.quantize.rounding import Rounding
 from edgec.quantize.weight_only import replace
 from edgec.quantize.weights import Quantized, matrix
-from edgec.types import Statistics
+from edgec.types import Decision, Recovery, Statistics
 
 
 def apply(
-    model: ir.Model, nodes: Sequence[ir.Node], statistics: Statistics, rounding: Rounding
+    model: ir.Model,
+    nodes: Sequence[ir.Node],
+    decisions: Mapping[str, Decision],
+    statistics: Statistics,
+    recovery: Mapping[str, Recovery],
+    rounding: Rounding,
 ) -> None:
     """Replace MatMul and Gemm nodes with constant weights [K, N].
 
@@ -42,8 +47,14 @@ def apply(
         weights = [matrix(node) for node in group]
         seen = statistics.values.get(str(x.name))
         factors, source = None, x
-        if seen is not None and seen.channel_low is not None and seen.channel_high is not None:
-            factors = smooth.factors(seen.channel_low, seen.channel_high, weights)
+        strength = recovery[decisions[str(group[0].name)].part].smoothing
+        if (
+            strength
+            and seen is not None
+            and seen.channel_low is not None
+            and seen.channel_high is not None
+        ):
+            factors = smooth.factors(seen.channel_low, seen.channel_high, weights, strength)
             division = smooth.division(model, x, factors)
             group[0].prepend(division)
             source = division.outputs[0]

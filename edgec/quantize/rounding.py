@@ -26,12 +26,15 @@ _known: OrderedDict[bytes, np.ndarray] = OrderedDict()
 class Rounding:
     """Rounds the weights of a model's nodes; made before any of them is rewritten."""
 
-    def __init__(self, model: ir.Model, moments: Moments, grid: Grid) -> None:
-        self._moments, self._grid = moments, grid
+    def __init__(
+        self, model: ir.Model, moments: Moments, nodes: frozenset[str], grid: Grid
+    ) -> None:
+        """`nodes`: those of `moments` that are rounded by them."""
+        self._moments, self._nodes, self._grid = moments, nodes, grid
         self._sharing: dict[tuple[str, int], list[str]] = {}  # nodes by weight and its axis
-        for node in model.graph if moments else ():
+        for node in model.graph if nodes else ():
             value = weight(node)
-            if value is not None and node.name in moments:
+            if value is not None and node.name in nodes:
                 key = str(value.name), channel_axis(node)
                 self._sharing.setdefault(key, []).append(str(node.name))
 
@@ -49,7 +52,7 @@ class Rounding:
         `axis`, `least`: see `quantize_weight`.
         """
         quantized = quantize_weight(array, axis, self._grid, least)
-        if node.name not in self._moments:
+        if node.name not in self._nodes:
             return quantized
         moment = self._moment(str(node.name), factors)
         most = REDUCED if self._grid.reduce_range else FULL

@@ -26,7 +26,7 @@ from edgec.quantize.weights import (
     matrix,
     set_bias,
 )
-from edgec.types import Decision, Grid, Method, Placement, Statistics, ValueStatistics
+from edgec.types import Decision, Grid, Placement, Recovery, Statistics
 
 BIAS_LIMIT = 2.0**30
 BIASED = frozenset({"Conv", "Gemm"})
@@ -50,21 +50,22 @@ def apply(
     placement: Placement,
     decisions: Mapping[str, Decision],
     statistics: Statistics,
-    methods: Mapping[str, Method],
+    recovery: Mapping[str, Recovery],
     grid: Grid,
     rounding: Rounding,
 ) -> None:
     """Quantize `nodes` and the values between them, as `placement` says."""
     if not nodes:
         return
-    grids = _grids(model, nodes, placement, decisions, statistics, methods, grid)
+    grids = _grids(model, nodes, placement, decisions, statistics, recovery, grid)
     static = [node for node in nodes if str(node.name) not in placement.absorbed]
     for node in nodes:
         if str(node.name) in placement.absorbed and not grid.symmetric_activations:
             _absorb(model, node)
     for node in static:
         if node.op_type in WEIGHTED:
-            _weights(model, node, grids, statistics, rounding)
+            corrects = recovery[decisions[str(node.name)].part].bias
+            _weights(model, node, grids, statistics if corrects else Statistics(), rounding)
         else:
             _constants(model, node, grid)
     inside = set(static)
@@ -79,7 +80,7 @@ def _grids(
     placement: Placement,
     decisions: Mapping[str, Decision],
     statistics: Statistics,
-    methods: Mapping[str, Method],
+    recovery: Mapping[str, Recovery],
     grid: Grid,
 ) -> dict[str, Affine]:
     """The grid of every value that gets a Q/DQ pair."""
@@ -95,25 +96,26 @@ def _grids(
             readers.setdefault(str(x.name), []).append(node)
     grids = {}
     for name in sorted(placement.values):
-        seen = statistics.values.get(name)
-        if name in readers and seen is not None and seen.channel_low is not None:
-            grids[name] = _smoothed(seen, readers[name], grid)
+        seen, own = statistics.values.get(name), recovery[part_of[name]]
+        if (
+            name in readers
+            and own.smoothing
+            and seen is not None
+            and seen.channel_low is not None
+            and seen.channel_high is not None
+        ):
+            weights = [matrix(node) for node in readers[name]]
+            factors = smooth.factors(seen.channel_low, seen.channel_high, weights, own.smoothing)
+            low, high = (seen.channel_low / factors).min(), (seen.channel_high / factors).max()
+            grids[name] = replace(affine(float(low), float(high), grid), factors=factors)
         else:
-            grids[name] = affine(*limits(statistics, name, methods[part_of[name]], grid), grid)
+            method = own.values.get(name, own.method)
+            grids[name] = affine(*limits(statistics, name, method, grid), grid)
     for name, source in placement.follows.items():
         while source in placement.follows:
             source = placement.follows[source]
         grids[name] = grids[source]
     return grids
-
-
-def _smoothed(seen: ValueStatistics, readers: Sequence[ir.Node], grid: Grid) -> Affine:
-    """The grid of a value after smoothing, by its extremes per channel."""
-    if seen.channel_low is None or seen.channel_high is None:
-        raise InternalError("a value without extremes per channel cannot be smoothed")
-    factors = smooth.factors(seen.channel_low, seen.channel_high, [matrix(n) for n in readers])
-    low, high = (seen.channel_low / factors).min(), (seen.channel_high / factors).max()
-    return replace(affine(float(low), float(high), grid), factors=factors)
 
 
 def affine(low: float, high: float, grid: Grid) -> Affine:

@@ -6,7 +6,7 @@ Gather(T, i) -> Cast(Gather(T8, i)) * Gather(scale, i).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -23,13 +23,15 @@ from edgec.quantize.weights import (
     quantize_weight,
     set_bias,
 )
-from edgec.types import Grid, Statistics
+from edgec.types import Decision, Grid, Recovery, Statistics
 
 
 def apply(
     model: ir.Model,
     nodes: Sequence[ir.Node],
+    decisions: Mapping[str, Decision],
     statistics: Statistics,
+    recovery: Mapping[str, Recovery],
     grid: Grid,
     rounding: Rounding,
 ) -> None:
@@ -45,7 +47,8 @@ def apply(
                 continue
             quantized = rounding(node, array, channel_axis(node))
             node.replace_input_with(index, dequantized(model, value, quantized))
-            _correct(model, node, quantized, array, statistics)
+            if recovery[decisions[str(node.name)].part].bias:
+                _correct(model, node, quantized, array, statistics)
 
 
 def _correct(

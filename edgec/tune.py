@@ -1,0 +1,195 @@
+"""Stage 7: what wins accuracy back on a part is tried, one stage after the other, and reported.
+
+    smoothing, bias correction, GPTQ rounding, calibration methods
+
+A stage is judged by its effect on the outputs of the part, which is quantized in the target's grid
+and run on calibration samples behind float parts: the error of a single value says little of it
+(min-max beats KL on both towers of the demonstration, whatever the histograms say). A stage stays
+if it helps; another method or strength than the preferred one has to help by MARGIN, so that noise
+does not choose. Nothing here looks at the samples that verify.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from edgec.compare import Running
+from edgec.graphs import extract, save
+from edgec.isolate import call
+from edgec.moments import Moments
+from edgec.placement import place
+from edgec.quantize import quantize
+from edgec.reference import Reference
+from edgec.rows import Row, stream
+from edgec.runtime.openers import opener
+from edgec.types import (
+    Decision,
+    Feeds,
+    Gain,
+    Graph,
+    Part,
+    Plan,
+    Recovery,
+    RecoveryPlan,
+    Runtime,
+    Scheme,
+    Statistics,
+)
+
+SAMPLES = 24  # on which a stage is judged
+MARGIN = 0.2  # dB
+INT8 = (Scheme.INT8_STATIC, Scheme.INT8_DYNAMIC, Scheme.INT8_WEIGHT_ONLY)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A part to tune: its float model, from the graph's inputs on, and what it is quantized by."""
+
+    part: str
+    model: Path
+    decisions: Mapping[str, Decision]
+    statistics: Statistics
+    plan: RecoveryPlan
+    runtime: Runtime
+    moments: Moments
+    rows: tuple[Row, ...]
+    folder: Path
+    threads: int
+
+
+def plain(plan: RecoveryPlan) -> Recovery:
+    """What is done where nothing can be tried: the preferred choice of everything but GPTQ."""
+    return Recovery(
+        method=plan.methods[0],
+        values=plan.values,
+        bias=plan.bias,
+        smoothing=plan.strengths[0] if plan.strengths else 0.0,
+    )
+
+
+def tune(
+    graph: Graph,
+    part: Part,
+    plan: Plan,
+    runtime: Runtime,
+    statistics: Statistics,
+    moments: Moments,
+    rows: Sequence[Row],
+    folder: Path,
+    threads: int,
+) -> tuple[Recovery, tuple[Gain, ...]]:
+    """How a part's accuracy is best kept, and what each stage gained; in a process of its own.
+
+    `folder`: a new folder for the trials. Raises EmitError where ONNX Runtime cannot run the part.
+    """
+    wish = plan.recovery[part.name]
+    decisions = {name: plan.decisions[name] for name in part.nodes}
+    if not rows or not part.outputs or all(d.scheme not in INT8 for d in decisions.values()):
+        return plain(wish), ()
+    folder.mkdir()
+    inputs = [str(v.name) for v in graph.model.graph.inputs]
+    path = folder / "float.onnx"
+    save(extract(graph.model, inputs, part.outputs), path)
+    step = max(1, len(rows) // SAMPLES)
+    task = Task(
+        part.name,
+        path,
+        decisions,
+        statistics,
+        wish,
+        runtime,
+        moments,
+        tuple(rows[::step][:SAMPLES]),
+        folder,
+        threads,
+    )
+    found: tuple[Recovery, tuple[Gain, ...]] = call(search, task)
+    return found
+
+
+def search(task: Task) -> tuple[Recovery, tuple[Gain, ...]]:
+    """Greedy, from nothing but the preferred method on."""
+    judge, plan = _Judge(task), task.plan
+    now = Recovery(plan.methods[0], plan.values, bias=False, smoothing=0.0, gptq=False)
+    score, gains = judge(now), list[Gain]()
+    for stage in _stages(task, judge.model):
+        tried = [(label, other, judge(other)) for label, other in stage.candidates(now)]
+        best, best_score = now, score
+        for index, (_, other, reached) in enumerate(tried):
+            if reached > best_score + (MARGIN if index or stage.margin else 0.0):
+                best, best_score = other, reached
+        gains += [Gain(task.part, label, score, db, other is best) for label, other, db in tried]
+        now, score = best, best_score
+    return now, tuple(gains)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Settings of one field of `Recovery`; `margin`: whether the first, too, has to help by it."""
+
+    field: str
+    label: str
+    settings: tuple[object, ...]
+    margin: bool = False
+
+    def candidates(self, now: Recovery) -> list[tuple[str, Recovery]]:
+        """Each setting with its label."""
+        return [
+            (self.label.format(one), replace(now, **{self.field: one})) for one in self.settings
+        ]
+
+
+def _stages(task: Task, model: ir.Model) -> list[_Stage]:
+    """The stages that can change something, in their order."""
+    plan, need = task.plan, place(model, task.decisions, task.runtime)
+    stages = []
+    if need.extents and plan.strengths:
+        stages.append(_Stage("smoothing", "smoothing {}", plan.strengths))
+    if need.means and plan.bias:
+        stages.append(_Stage("bias", "bias correction", (True,)))
+    if any(name in task.moments for name in task.decisions) and plan.gptq:
+        stages.append(_Stage("gptq", "GPTQ rounding", (True,)))
+    if need.values and plan.methods[1:]:
+        stages.append(_Stage("method", "ranges by {}", plan.methods[1:], margin=True))
+    return stages
+
+
+class _Judge:
+    """The SQNR of a part's worst output, quantized in some way, against its float form."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self.model = ir.load(task.model)
+        self._samples: list[Feeds] = [feeds for _, feeds in stream(task.rows)]
+        reference = Reference(task.model, task.threads)
+        names = {str(value.name) for value in self.model.graph.inputs}
+        self._samples = [{n: one[n] for n in names} for one in self._samples]
+        self._expected = [reference.run(one) for one in self._samples]
+
+    def __call__(self, recovery: Recovery) -> float:
+        """In dB; minus infinity where an output is broken."""
+        task = self._task
+        model = quantize(
+            self.model,
+            task.decisions,
+            task.statistics,
+            {task.part: recovery},
+            task.runtime,
+            task.moments,
+        )
+        path = task.folder / "trial.onnx"
+        save(model, path)
+        session = opener("onnxruntime")(path, {"threads": task.threads})
+        running = {name: Running(task.part, name) for name in self._expected[0]}
+        for feeds, expected in zip(self._samples, self._expected, strict=True):
+            for name, array in session.run(feeds).items():
+                running[name].add(expected[name], np.asarray(array))
+        session.close()
+        found = min(one.result().sqnr_db for one in running.values())
+        return -math.inf if math.isnan(found) else found
