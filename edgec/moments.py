@@ -24,15 +24,14 @@ from edgec.samples import Input, stream
 from edgec.types import Graph
 
 BYTES = 64 << 20  # of the moments that are gathered in one pass over the samples
-POSITIONS = 1 << 40  # patches of a sample beyond which a Conv is looked at with larger strides
 
 
 @dataclass(frozen=True)
 class Unfolding:
     """How a value `x` becomes the vectors that a weight is multiplied by: [groups, size] each.
 
-    `turned`: x is [size, rows] instead of [..., size]. `kernel`: of a Conv, else empty; `pads` are
-    those of the node, `strides` may be larger; all as in ONNX.
+    `turned`: x is [size, rows] instead of [..., size]. `kernel`: of a Conv, else empty, and what
+    follows is as in ONNX.
     """
 
     x: str
@@ -126,16 +125,12 @@ def unfolding(node: ir.Node) -> Unfolding | None:
     ones = (1,) * len(kernel)
     padding = node.attributes.get("auto_pad")
     auto = "NOTSET" if padding is None else padding.as_string()
-    strides = _integers(node, "strides", ones)
-    if auto in ("NOTSET", "VALID"):
-        step = _step(node.outputs[0].shape, len(kernel))
-        strides = tuple(step * stride for stride in strides)
     return Unfolding(
         name,
         attribute(node, "group", 1),
         int(np.prod(shape[1:])),
         kernel=kernel,
-        strides=strides,
+        strides=_integers(node, "strides", ones),
         pads=_integers(node, "pads", 2 * (0,) * len(kernel)) if auto == "NOTSET" else (),
         dilations=_integers(node, "dilations", ones),
         auto_pad=auto,
@@ -145,13 +140,6 @@ def unfolding(node: ir.Node) -> Unfolding | None:
 def _integers(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
     found = node.attributes.get(name)
     return default if found is None else tuple(found.as_ints())
-
-
-def _step(shape: ir.Shape | None, spatial: int) -> int:
-    """How many times as large strides keep about POSITIONS patches of a sample."""
-    sizes = [] if shape is None else [dim for dim in shape[2:] if isinstance(dim, int)]
-    patches = float(np.prod(sizes)) if len(sizes) == spatial else 0.0
-    return max(1, int((patches / POSITIONS) ** (1 / spatial)))
 
 
 def _groups(found: Sequence[Unfolding], most: int) -> Iterator[list[Unfolding]]:

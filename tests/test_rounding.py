@@ -1,0 +1,218 @@
+"""Where moments are known, weights are rounded by them, and nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import graphs
+import numpy as np
+import onnx_ir as ir
+import pytest
+import small
+from engines import everywhere, seen
+
+from edgec import moments, samples
+from edgec.moments import second_moments
+from edgec.quantize import quantize, rounding
+from edgec.quantize.rounding import Moments, Rounding
+from edgec.quantize.weights import quantize_weight
+from edgec.types import Graph, Method, Scheme
+
+Array = np.ndarray
+Feeds = Mapping[str, Array]
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is remembered from other tests, and no subprocess is started."""
+    monkeypatch.setattr(moments, "call", lambda function, *arguments: function(*arguments))
+    rounding._known.clear()
+
+
+def observed(found: Graph, feeds: Sequence[Feeds], folder: Path) -> dict[str, Array]:
+    paths = []
+    for index, one in enumerate(feeds):
+        paths.append(folder / f"{index}.npz")
+        np.savez(paths[-1], **one)  # type: ignore[arg-type]
+    names = [str(node.name) for node in found.model.graph]
+    return dict(second_moments(found, names, paths, samples.inputs(found), 1))
+
+
+def quantized(
+    found: Graph,
+    feeds: Sequence[Feeds],
+    known: Moments,
+    scheme: Scheme | None = None,
+    target: str = "x86-avx2",
+    backend: str = "onnxruntime",
+) -> ir.Model:
+    runtime = small.runtime(target, backend)
+    policy = None if scheme is None else everywhere(scheme)
+    plan = small.plan(found, target, policy, backend=backend)
+    statistics = seen(found, plan, runtime, feeds)
+    methods = dict.fromkeys(plan.methods, Method.MINMAX)
+    return quantize(found.model, plan.decisions, statistics, methods, runtime, known)
+
+
+def error(found: Graph, made: ir.Model, feeds: Sequence[Feeds], name: str) -> float:
+    """SQNR in dB of an output over all samples."""
+    before = np.concatenate([small.run(found.model, one)[name].ravel() for one in feeds])
+    return small.sqnr(before, np.concatenate([small.run(made, one)[name].ravel() for one in feeds]))
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme", "least"),
+    [  # in static INT8 the activations' errors hide most of what is won
+        ("cnn", Scheme.INT8_WEIGHT_ONLY, 1.5),
+        ("clip_torchscript", Scheme.INT8_WEIGHT_ONLY, 1.5),
+        ("cnn_tf", Scheme.INT8_STATIC, 0.5),
+    ],
+)
+def test_a_fixture_comes_closer_on_samples_that_were_not_seen(
+    name: str, scheme: Scheme, least: float, tmp_path: Path
+) -> None:
+    found = small.fixture(name)
+    feeds, fresh = (
+        [graphs.load_feeds(name, seed, batch=count, images=count, texts=count)]
+        for seed, count in ((0, 24), (1, 24))
+    )
+    known = observed(found, feeds, tmp_path)
+    output = str(found.model.graph.outputs[0].name)
+    plain = error(found, quantized(found, feeds, {}, scheme, "x86-vnni"), fresh, output)
+    better = error(found, quantized(found, feeds, known, scheme, "x86-vnni"), fresh, output)
+    assert better > plain + least
+
+
+MIXER = """g (float[1,12,48] x) => (float[1,12,48] y) {
+  [up] a = MatMul (x, wu)
+  [side] b = MatMul (x, wb)
+  [turn] t = Transpose <perm = [0,2,1]> (b)
+  [mix] m = MatMul (a, t)
+  [soft] p = Softmax (m)
+  [gate] r = MatMul (p, x)
+  [down] y = MatMul (r, wd)
+}"""
+
+
+def mixer(spread: Array | None = None) -> tuple[Graph, list[Feeds]]:
+    """Products whose inputs are correlated, as hidden states are."""
+    mix = small.normal(9, 8, 48) * (1 if spread is None else spread)
+    feeds: list[Feeds] = [
+        {"x": (small.normal(seed, 1, 12, 8) @ mix + 0.05 * small.normal(seed + 50, 1, 12, 48))}
+        for seed in range(16)
+    ]
+    weights = {name: small.normal(seed, 48, 48) / 7 for seed, name in enumerate(("wu", "wb", "wd"))}
+    return small.canonical(small.model(MIXER, **weights)), feeds
+
+
+@pytest.mark.parametrize("scheme", [Scheme.INT8_WEIGHT_ONLY, Scheme.INT8_DYNAMIC])
+def test_products_come_closer(scheme: Scheme, tmp_path: Path) -> None:
+    found, feeds = mixer()
+    known = observed(found, feeds[:10], tmp_path)
+    plain = error(found, quantized(found, feeds[:10], {}, scheme), feeds[10:], "y")
+    better = error(found, quantized(found, feeds[:10], known, scheme), feeds[10:], "y")
+    assert better > plain + (3 if scheme is Scheme.INT8_WEIGHT_ONLY else 0.3)
+
+
+@pytest.mark.parametrize("scheme", [Scheme.INT8_STATIC, Scheme.INT8_DYNAMIC])
+def test_a_smoothed_weight_is_rounded_by_the_smoothed_moments(
+    scheme: Scheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spread = np.geomspace(1, 40, 48).astype(np.float32)
+    found, feeds = mixer(spread)
+    known = observed(found, feeds, tmp_path)
+    used: list[tuple[Array, Array]] = []  # by the rounding of `up`, the first
+    plain = rounding.gptq.laid_out
+
+    def spy(array: Array, axis: int, scale: Array, most: int, moment: Array) -> Array:
+        used.append((array, moment))
+        return plain(array, axis, scale, most, moment)
+
+    monkeypatch.setattr(rounding.gptq, "laid_out", spy)
+    backend = "openvino" if scheme is Scheme.INT8_STATIC else "onnxruntime"
+    made = quantized(found, feeds, known, scheme, "x86-vnni", backend)
+    assert "x/smooth" in [node.name for node in made.graph]
+    factors = 1 / made.graph.initializers["x/smoothing"].const_value.numpy().astype(np.float64)
+    array, moment = used[0]
+    weight = found.model.graph.initializers["wu"].const_value.numpy()
+    np.testing.assert_allclose(array, weight * factors[:, None], rtol=1e-5)
+    x = np.concatenate([one["x"].reshape(-1, 48) for one in feeds]) / factors
+    np.testing.assert_allclose(moment[0], x.T @ x / len(x), rtol=1e-4, atol=1e-4)
+
+
+TWINS = """g (float[1,8,6,6] x, float[1,8,6,6] z) => (float[1,8,6,6] y, float[1,8,6,6] v) {
+  [one] y = Conv <pads = [1,1,1,1]> (x, w)
+  [two] v = Conv <pads = [1,1,1,1]> (z, w)
+}"""
+
+
+def twins() -> tuple[Graph, list[Feeds]]:
+    found = small.canonical(small.model(TWINS, w=small.normal(0, 8, 8, 3, 3)))
+    mixes = small.normal(1, 2, 8, 3)
+    feeds: list[Feeds] = [
+        {
+            name: np.einsum("cd,ndhw->nchw", mix, small.normal(7 * seed + place, 1, 3, 6, 6))
+            for place, (name, mix) in enumerate(zip("xz", mixes, strict=True))
+        }
+        for seed in range(8)
+    ]
+    return found, feeds
+
+
+@pytest.mark.parametrize("scheme", [Scheme.INT8_STATIC, Scheme.INT8_WEIGHT_ONLY])
+def test_a_shared_weight_stays_one_and_suits_both(scheme: Scheme, tmp_path: Path) -> None:
+    found, feeds = twins()
+    known = observed(found, feeds, tmp_path)
+    made = quantized(found, feeds, known, scheme)
+    assert [name for name in made.graph.initializers if "w/int8" in name] == ["w/int8"]
+    plain = quantized(found, feeds, {}, scheme)
+    for output in ("y", "v"):
+        assert error(found, made, feeds, output) > error(found, plain, feeds, output) + 1
+
+
+def test_readers_that_round_differently_each_get_their_own(tmp_path: Path) -> None:
+    found, feeds = twins()
+    known = {"one": observed(found, feeds, tmp_path)["one"]}  # of the other, nothing is known
+    made = quantized(found, feeds, known, Scheme.INT8_WEIGHT_ONLY)
+    stored = [name for name in made.graph.initializers if "w/int8" in name]
+    assert len(stored) == 2
+    plain = quantized(found, feeds, {}, Scheme.INT8_WEIGHT_ONLY)
+    assert error(found, made, feeds, "v") == error(found, plain, feeds, "v")
+    assert error(found, made, feeds, "y") > error(found, plain, feeds, "y") + 1
+
+
+def test_without_moments_all_is_as_it_was(tmp_path: Path) -> None:
+    found, feeds = twins()
+    grid = small.runtime("x86-avx2").grid
+    node, weight = small.node(found.model, "one"), small.normal(0, 8, 8, 3, 3)
+    made = Rounding(found.model, {}, grid)(node, weight, 0)
+    plain = quantize_weight(weight, 0, grid)
+    np.testing.assert_array_equal(made.data, plain.data)
+    np.testing.assert_array_equal(made.scale, plain.scale)
+    known = observed(found, feeds, tmp_path)
+    found_scale = Rounding(found.model, known, grid)(node, weight, 0)
+    np.testing.assert_array_equal(found_scale.scale, plain.scale)
+    assert (found_scale.data != plain.data).any()
+    assert np.abs(found_scale.data.astype(int)).max() <= 63
+
+
+def test_the_same_rounding_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, feeds = twins()
+    known = observed(found, feeds, tmp_path)
+    done: list[int] = []
+    plain = rounding.gptq.laid_out
+    monkeypatch.setattr(rounding.gptq, "laid_out", lambda *a: done.append(a[3]) or plain(*a))
+    grid = small.runtime("x86-avx2").grid
+    node, weight = small.node(found.model, "one"), small.normal(0, 8, 8, 3, 3)
+    for _ in range(3):
+        Rounding(found.model, known, grid)(node, weight, 0)
+    assert done == [63]
+    Rounding(found.model, known, replace(grid, reduce_range=False))(node, weight, 0)
+    Rounding(found.model, known, grid)(node, 2 * weight, 0)
+    Rounding(found.model, {**known, "one": 2 * known["one"]}, grid)(node, weight, 0)
+    assert done == [63, 127, 63, 63]
+    monkeypatch.setattr(rounding, "KEPT_BYTES", weight.size)
+    Rounding(found.model, known, grid)(node, 3 * weight, 0)
+    assert len(rounding._known) == 1
