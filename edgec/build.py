@@ -124,6 +124,8 @@ def build(job: Job) -> Report:
             bundle_bytes=_size(output),
             plan=chosen.plan,
             sizes=chosen.trial.sizes,
+            gains=chosen.trial.gains,
+            effort=calibration.effort,
             artifacts=chosen.trial.artifacts,
             checks=chosen.trial.checks,
             contenders=tuple(tried),

@@ -16,7 +16,7 @@ from edgec.doubts import doubts
 from edgec.runtime.buckets import as_json
 from edgec.samples import Samples
 from edgec.trial import Prepared, Trial
-from edgec.types import Comparison, Decision, Ladder, Part, Plan, Scheme, Statistics, Target
+from edgec.types import Comparison, Decision, Gain, Ladder, Part, Plan, Scheme, Statistics, Target
 
 SCHEMA = 1
 TOLERANCE = 0.02  # of the largest golden output, for the self-test on the device
@@ -91,7 +91,8 @@ def manifest(
         "calibration": {
             "samples": len(trial.statistics.samples),
             "fingerprint": samples.fingerprint,
-            "methods": {part: str(method) for part, method in plan.methods.items()},
+            "methods": {part: str(one.method) for part, one in trial.recovery.items()},
+            "recovery": [recovered(one) for one in trial.gains],
         },
         **({"recipe": RECIPE} if RECIPE in samples.recipe.files else {}),
         "golden": {
@@ -202,6 +203,17 @@ def _part(part: Part, plan: Plan, sizes: Mapping[str, int]) -> dict[str, Any]:
         "source_bytes": part.weight_bytes,
         "built_bytes": sizes.get(part.name, part.weight_bytes),
         "reason": part.reason,
+    }
+
+
+def recovered(gain: Gain) -> dict[str, Any]:
+    """What a stage of recovery did; what is not finite becomes null."""
+    return {
+        "part": gain.part,
+        "stage": gain.stage,
+        "before_db": round(gain.before_db, 2) if math.isfinite(gain.before_db) else None,
+        "after_db": round(gain.after_db, 2) if math.isfinite(gain.after_db) else None,
+        "kept": gain.kept,
     }
 
 

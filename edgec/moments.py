@@ -23,6 +23,7 @@ from edgec.reference import Reference
 from edgec.samples import Input, stream
 from edgec.types import Graph
 
+Moments = Mapping[str, np.ndarray]  # E[x x^T], float64 [G, K, K], by the name of the node
 BYTES = 64 << 20  # of the moments that are gathered in one pass over the samples
 
 
@@ -85,20 +86,29 @@ def second_moments(
 
 
 class Stored(Mapping[str, np.ndarray]):
-    """Moments on disk, mapped into memory when asked for: those of a large model do not fit."""
+    """Moments on disk, mapped into memory when asked for: those of a large model do not fit.
 
-    def __init__(self, found: Iterable[tuple[str, np.ndarray]], folder: Path) -> None:
-        """Write what `second_moments` yields into an empty folder, which has to outlive this."""
-        self._paths: dict[str, Path] = {}
-        last, path = None, folder
+    Weights that were rounded by them are kept beside them, for every process of a build.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """`folder`: a new folder, which has to outlive this."""
+        folder.mkdir()
+        self.rounded = folder / "rounded"
+        self.rounded.mkdir()
+        self._folder, self._paths = folder, dict[str, Path]()
+
+    def add(self, found: Iterable[tuple[str, np.ndarray]]) -> None:
+        """Keep what `second_moments` yields."""
+        last, path = None, self._folder
         for name, moment in found:
             if moment is not last:
-                last, path = moment, folder / f"{len(self._paths):06}.npy"
+                last, path = moment, self._folder / f"{len(self._paths):06}.npy"
                 np.save(path, moment)
             self._paths[name] = path
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return np.asarray(np.load(self._paths[name], mmap_mode="r"))
+        return np.load(self._paths[name], mmap_mode="r")  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._paths)

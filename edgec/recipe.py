@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgec.calibrators import methods
 from edgec.data import folder
 from edgec.errors import InputError
 from edgec.runtime import read_audio, read_image, read_text
 from edgec.runtime.reading import choice, number, table
 from edgec.runtime.recipe import NAME
 from edgec.runtime.schema import first_error
-from edgec.calibrators import methods
 from edgec.types import Method
 
 DEFAULT = "tensors"

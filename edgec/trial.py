@@ -17,17 +17,21 @@ from edgec.gather import Gathered
 from edgec.graphs import extract, weight_bytes
 from edgec.join import join
 from edgec.lower import lower
+from edgec.moments import Stored, second_moments
 from edgec.needs import union
 from edgec.placement import place
 from edgec.quantize import quantize
+from edgec.tune import round_by_moments, tune
 from edgec.types import (
     Artifact,
     Checks,
     Engine,
+    Gain,
     Graph,
     Part,
     Plan,
     Policy,
+    Recovery,
     Speed,
     Statistics,
     Target,
@@ -35,6 +39,7 @@ from edgec.types import (
 from edgec.verify import EndToEnd, PartFiles, PartResult, cut, verify_outputs, verify_parts
 
 ROUNDS = 7
+MOMENT_SAMPLES = 32  # that second moments are gathered on
 ROUND_MS = 60.0  # how long one round of a measurement takes, about
 
 
@@ -56,11 +61,16 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a plan became, and what the checks found. `sizes`: bytes of weights per built part."""
+    """What a plan became, and what the checks found.
+
+    `sizes`: bytes of weights per built part; `recovery`: by part.
+    """
 
     sizes: Mapping[str, int]
     artifacts: tuple[Artifact, ...]
     statistics: Statistics
+    recovery: Mapping[str, Recovery]
+    gains: tuple[Gain, ...]
     checks: Checks
     end: EndToEnd
 
@@ -92,6 +102,8 @@ class Trials:
         self._fed, self._samples = gathered.samples, gathered.trimmed
         self._buckets, self._calibration = gathered.proposal.buckets, calibration
         self._folder, self._threads, self._measure, self._say = folder, threads, measure, say
+        self._rows, self._moments = gathered.rows, Stored(folder / "moments")
+        self._recovered: dict[tuple[str, ...], tuple[Recovery, tuple[Gain, ...]]] = {}
         self._checked: dict[tuple[str, ...], tuple[PartResult, Speed | None]] = {}
         self._rounds = 0
 
@@ -101,7 +113,8 @@ class Trials:
         folder = self._folder / f"round_{self._rounds}"
         folder.mkdir()
         known = self._observe(plan)
-        engines, artifacts = self._emit(plan, known, folder)
+        recovered, gains = self._recover(plan, known, folder)
+        engines, artifacts = self._emit(plan, known, recovered, folder)
         built = {
             part.name: weight_bytes(
                 extract(engine.model, part.inputs, part.outputs).graph,
@@ -111,7 +124,7 @@ class Trials:
         }
         if any(artifact.misplaced for artifact in artifacts):
             nothing = Checks((), (), (), self._samples.origin)
-            return Trial(built, artifacts, known, nothing, EndToEnd((), {}, {}))
+            return Trial(built, artifacts, known, recovered, gains, nothing, EndToEnd((), {}, {}))
         checked = self._check_parts(plan, engines, artifacts)
         self._say("verifying end to end")
         end = verify_outputs(
@@ -128,7 +141,7 @@ class Trials:
             speeds=tuple(speed for _, speed in checked if speed is not None),
             data=self._samples.origin,
         )
-        return Trial(built, artifacts, known, checks, end)
+        return Trial(built, artifacts, known, recovered, gains, checks, end)
 
     def _observe(self, plan: Plan) -> Statistics:
         """Statistics for a plan; what they lack is calibrated now."""
@@ -141,12 +154,44 @@ class Trials:
             )
         )
 
-    def _emit(
+    def _recover(
         self, plan: Plan, known: Statistics, folder: Path
+    ) -> tuple[dict[str, Recovery], tuple[Gain, ...]]:
+        """What wins accuracy back, by part; tried once for the schemes that a part has."""
+        graph, rows = self._prepared.graph, self._rows
+        wanted = [name for name in round_by_moments(graph, plan) if name not in self._moments]
+        if rows and wanted:
+            self._say(f"second moments of {len(wanted)} inputs of weights")
+            files = [row.path for row in rows[:: max(1, len(rows) // MOMENT_SAMPLES)]]
+            needs = self._prepared.inputs
+            self._moments.add(second_moments(graph, wanted, files, needs, self._threads))
+        for index, part in enumerate(plan.parts):
+            key = _key(plan, part, graph)
+            if key not in self._recovered:
+                self._say(f"trying what keeps {part.name} close to float")
+                self._recovered[key] = tune(
+                    graph,
+                    part,
+                    plan,
+                    self._prepared.target.runtime(plan.runtimes[part.name]),
+                    known,
+                    self._moments,
+                    rows,
+                    folder / f"tune_{index}",
+                    self._threads,
+                )
+        found = {part.name: self._recovered[_key(plan, part, graph)] for part in plan.parts}
+        gains = tuple(gain for _, own in found.values() for gain in own)
+        return {name: recovery for name, (recovery, _) in found.items()}, gains
+
+    def _emit(
+        self, plan: Plan, known: Statistics, recovered: Mapping[str, Recovery], folder: Path
     ) -> tuple[tuple[Engine, ...], tuple[Artifact, ...]]:
         engines, artifacts = [], []
         for joined in join(self._prepared.graph, plan, self._prepared.target):
-            model = quantize(joined.source, plan.decisions, known, plan.methods, joined.runtime)
+            model = quantize(
+                joined.source, plan.decisions, known, recovered, joined.runtime, self._moments
+            )
             engine = replace(joined, model=lower(model, joined.runtime))
             self._say(f"emitting engine {engine.name} for {engine.runtime.name}")
             try:

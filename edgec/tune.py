@@ -15,14 +15,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from edgec.compare import Running
-from edgec.graphs import extract, save
+from edgec.graphs import elements, extract, save
 from edgec.isolate import call
-from edgec.moments import Moments
+from edgec.moments import Moments, unfolding
 from edgec.placement import place
 from edgec.quantize import quantize
 from edgec.reference import Reference
@@ -44,6 +45,7 @@ from edgec.types import (
 
 SAMPLES = 24  # on which a stage is judged
 MARGIN = 0.2  # dB
+MOST = 200_000_000  # weights of a part, beyond which GPTQ would take too long
 INT8 = (Scheme.INT8_STATIC, Scheme.INT8_DYNAMIC, Scheme.INT8_WEIGHT_ONLY)
 
 
@@ -61,6 +63,26 @@ class Task:
     rows: tuple[Row, ...]
     folder: Path
     threads: int
+
+
+def round_by_moments(graph: Graph, plan: Plan) -> list[str]:
+    """The nodes whose second moments the plan needs: INT8 weights of parts that GPTQ may round."""
+    found = []
+    for part in plan.parts:
+        own = set(part.nodes)
+        int8 = [
+            node
+            for node in graph.model.graph
+            if node.name in own
+            and plan.decisions[str(node.name)].scheme in INT8
+            and unfolding(node) is not None
+        ]
+        if (
+            plan.recovery[part.name].gptq
+            and sum(elements(n.inputs[1]) for n in int8 if n.inputs[1]) <= MOST
+        ):
+            found += [str(node.name) for node in int8]
+    return found
 
 
 def plain(plan: RecoveryPlan) -> Recovery:
@@ -135,7 +157,7 @@ class _Stage:
 
     field: str
     label: str
-    settings: tuple[object, ...]
+    settings: tuple[Any, ...]
     margin: bool = False
 
     def candidates(self, now: Recovery) -> list[tuple[str, Recovery]]:

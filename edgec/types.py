@@ -547,7 +547,8 @@ class Contender:
 class Report:
     """A build, told: the plan with its revisions, the checks, and where the bundle is.
 
-    `sizes`: bytes of weights per built part; `contenders`: the plans that were tried.
+    `sizes`: bytes of weights per built part; `gains`: what kept INT8 close to float; `effort`: of
+    calibration; `contenders`: the plans that were tried.
     """
 
     bundle: Path
@@ -557,6 +558,8 @@ class Report:
     bundle_bytes: int
     plan: Plan
     sizes: Mapping[str, int]
+    gains: tuple[Gain, ...]
+    effort: Effort
     artifacts: tuple[Artifact, ...]
     checks: Checks
     contenders: tuple[Contender, ...]

@@ -268,9 +268,9 @@ def test_without_samples_nothing_is_known(tmp_path: Path) -> None:
 def test_stored_moments_are_written_once_and_read_back(tmp_path: Path) -> None:
     made = gathered(branches(), [{"x": small.normal(0, 1, 4, 6, 6)}], tmp_path)
     folder = tmp_path / "stored"
-    folder.mkdir()
-    stored = Stored(made.items(), folder)
-    assert len(list(folder.iterdir())) == 2
+    stored = Stored(folder)
+    stored.add(made.items())
+    assert len(list(folder.glob("*.npy"))) == 2
     assert list(stored) == list(made)
     assert len(stored) == 3
     for name, moment in made.items():

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from edgec.moments import Moments
 from edgec.placement import place
 from edgec.quantize import dynamic, static, weight_only
-from edgec.quantize.rounding import NONE, Moments, Rounding
+from edgec.quantize.rounding import NONE, Rounding
 from edgec.types import Decision, Recovery, Runtime, Scheme, Statistics
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -12,15 +11,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graphs import weight
+from edgec.moments import Moments, Stored
 from edgec.quantize.weights import FULL, REDUCED, Quantized, channel_axis, quantize_weight
 from edgec.recover import gptq
 from edgec.types import Grid
 
-Moments = Mapping[str, np.ndarray]  # E[x x^T] [G, K, K] by the name of the node
 NONE: Moments = MappingProxyType({})
-KEPT_BYTES = 256 << 20  # of rounded weights that are remembered
-
-_known: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
 
 class Rounding:
@@ -54,35 +50,46 @@ class Rounding:
         quantized = quantize_weight(array, axis, self._grid, least)
         if node.name not in self._nodes:
             return quantized
-        moment = self._moment(str(node.name), factors)
         most = REDUCED if self._grid.reduce_range else FULL
-        return replace(quantized, data=_rounded(array, axis, quantized.scale, most, moment))
+        own = self._moments[str(node.name)]
+        moments = [self._moments[name] for name in self._readers(str(node.name), factors)]
+        moments = [one for one in moments if one.shape == own.shape]
+        digest = hashlib.sha256(f"{array.shape} {axis} {most}".encode())
+        for part in (array, quantized.scale, np.zeros(0) if factors is None else factors):
+            digest.update(np.ascontiguousarray(part).data)
+        for one in moments:
+            digest.update(_identity(one))
 
-    def _moment(self, name: str, factors: np.ndarray | None) -> np.ndarray:
-        """What `name` multiplies its weight by; x / s where it is smoothed.
+        def compute() -> np.ndarray:
+            moment = moments[0] if len(moments) == 1 else np.sum(moments, axis=0)
+            if factors is not None:
+                moment = moment / np.multiply.outer(factors, factors)
+            return gptq.laid_out(array, axis, quantized.scale, most, np.asarray(moment))
 
-        A weight that several nodes share is rounded for all that they read, and stays one.
+        return replace(quantized, data=self._remembered(digest.hexdigest(), compute))
+
+    def _readers(self, name: str, factors: np.ndarray | None) -> list[str]:
+        """The nodes whose inputs a weight is rounded for: all that share it, in one order.
+
+        Where its input is smoothed, other readers have other factors, and so another weight.
         """
-        moment = self._moments[name]
-        if factors is not None:  # another reader has other factors, and so another weight
-            return np.asarray(moment / np.multiply.outer(factors, factors))
         sharing = next((names for names in self._sharing.values() if name in names), [name])
-        all_of_them = [self._moments[one] for one in sharing]
-        same = [one for one in all_of_them if one.shape == moment.shape]
-        return moment if len(same) == 1 else np.sum(same, axis=0)
+        return [name] if factors is not None else sharing
+
+    def _remembered(self, digest: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """A rounded weight by its hash: one build needs the same ones many times."""
+        if not isinstance(self._moments, Stored):
+            return compute()
+        path = self._moments.rounded / f"{digest}.npy"
+        if not path.exists():
+            partial = path.with_suffix(".partial.npy")
+            np.save(partial, compute())
+            partial.replace(path)
+        return np.asarray(np.load(path))
 
 
-def _rounded(
-    array: np.ndarray, axis: int, scale: np.ndarray, most: int, moment: np.ndarray
-) -> np.ndarray:
-    """GPTQ, remembered by content: one build quantizes the same weights many times."""
-    digest = hashlib.sha256(f"{array.shape} {axis} {most}".encode())
-    for part in (array, scale, moment):
-        digest.update(np.ascontiguousarray(part).data)
-    key = digest.digest()
-    if key not in _known:
-        _known[key] = gptq.laid_out(array, axis, scale, most, moment)
-        while len(_known) > 1 and sum(one.nbytes for one in _known.values()) > KEPT_BYTES:
-            _known.popitem(last=False)
-    _known.move_to_end(key)
-    return _known[key]
+def _identity(moment: np.ndarray) -> bytes:
+    """What tells one moment from another: its file, which is written once, or its content."""
+    if isinstance(moment, np.memmap):
+        return str(moment.filename).encode()
+    return np.ascontiguousarray(moment).tobytes()

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgec.manifest import comparison, group
+from edgec.manifest import comparison, group, recovered
 from edgec.types import Report, Speed
 
 SUFFIX = ".report.json"
@@ -72,6 +72,8 @@ def as_json(report: Report) -> dict[str, Any]:
             "outputs": [comparison(one) for one in report.checks.outputs],
             "speeds": [speed_json(one) for one in report.checks.speeds],
         },
+        "calibration": asdict(report.effort),
+        "recovery": [recovered(one) for one in report.gains],
         "chosen": report.chosen,
         "contenders": [
             {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgec.cli.common import Page, megabytes
 from edgec.report import finite, report_path
 from edgec.revise import worst
-from edgec.types import Comparison, Report
+from edgec.types import Comparison, Gain, Report
 
 
 def show(report: Report, json_file: str | None) -> None:
@@ -36,6 +36,12 @@ def show(report: Report, json_file: str | None) -> None:
     heads += ["isolated ms before", "after", "SQNR dB"]
     out.table(heads, rows)
     comparisons(out, report.checks.outputs)
+    gains(out, report.gains)
+    if report.effort.runs:
+        out.line(
+            f"calibrated: {report.effort.runs} runs, counted by {report.effort.counter}, "
+            f"peak memory {megabytes(report.effort.peak_bytes)} MB"
+        )
     for step in report.plan.revisions:
         moved = f" on {step.runtime}" if step.runtime else ""
         text = f"revised: {step.part}: {step.before} -> {step.after}{moved}: {step.reason}"
@@ -80,3 +86,15 @@ def comparisons(out: Page, found: Sequence[Comparison]) -> None:
     ]
     heads = ["", "value", "max abs error", "cosine", "SQNR dB", "agreement", "of", "samples"]
     out.table(heads, rows)
+
+
+def gains(out: Page, found: Sequence[Gain]) -> None:
+    """What was tried to keep INT8 close to float: a line a part."""
+    for part in dict.fromkeys(one.part for one in found):
+        steps = [
+            f"{one.stage} {finite(one.before_db)} -> {finite(one.after_db)} dB"
+            + ("" if one.kept else " (left out)")
+            for one in found
+            if one.part == part
+        ]
+        out.line(f"recovered: {part}: {'; '.join(steps)}")
