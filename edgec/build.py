@@ -22,7 +22,7 @@ from edgec.errors import InputError, ToolchainError, UnsupportedError
 from edgec.gather import Gathered, gather
 from edgec.load import load
 from edgec.manifest import manifest
-from edgec.needs import needs
+from edgec.needs import every_value, needs
 from edgec.pack import npz_bytes, write_bundle
 from edgec.partition import partition
 from edgec.policy import check_policy, load_policy
@@ -160,17 +160,24 @@ def prepare(job: Job) -> Prepared:
     )
 
 
-def calibrate(job: Job, *, everything: bool = False, most: int | None = None) -> Calibration:
+def calibrate(
+    job: Job, *, everything: bool = False, most: int | None = None, every: bool = False
+) -> Calibration:
     """Make or extend the file of statistics that the job names, for all that its target may need.
 
-    `everything`: on all samples, so that none is left to verify on; `most`: on this many files.
+    `everything`: on all samples, so that none is left to verify on; `most`: on this many files;
+    `every`: of all float values.
     """
     if job.data is None:
         raise InputError("there is nothing to calibrate on", hint="give --data")
     with tempfile.TemporaryDirectory(prefix="edgec-calibrate-") as temporary:
         prepared, folder = prepare(job), Path(temporary)
         samples = _samples(job, prepared, folder, most)
-        return _observe(job, prepared, _gather(job, prepared, samples, (), folder, everything))
+        gathered = _gather(job, prepared, samples, (), folder, everything)
+        found = _observe(job, prepared, gathered)
+        if every:
+            found.observe(every_value(prepared.graph))
+        return found
 
 
 def _gather(

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+import onnx_ir as ir
+
 from edgec.assign import assign, decide
+from edgec.graphs import is_constant
 from edgec.placement import place
 from edgec.route import alone
 from edgec.types import Graph, Part, Placement, Plan, Policy, Target
@@ -24,6 +27,15 @@ def needs(graph: Graph, parts: tuple[Part, ...], policy: Policy, target: Target)
         if runtime.name in plan.runtimes.values()
     ]
     return union(found)
+
+
+def every_value(graph: Graph) -> Placement:
+    """All float values between nodes, inputs included: TensorRT's cache wants a scale for each."""
+    inputs = [v for v in graph.model.graph.inputs if v.name not in graph.model.graph.initializers]
+    made = [v for node in graph.model.graph for v in node.outputs if not is_constant(v)]
+    names = {str(v.name) for v in (*inputs, *made) if v.dtype == ir.DataType.FLOAT}
+    nothing = frozenset[str]()
+    return Placement(frozenset(names), {}, nothing, nothing, nothing)
 
 
 def union(places: Iterable[Placement]) -> Placement:

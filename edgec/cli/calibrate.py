@@ -29,6 +29,20 @@ from edgec.cli.common import (
     "--all", "everything", is_flag=True, help="Calibrate on every sample, verify on none."
 )
 @click.option("--samples", "most", type=click.IntRange(1), help="Take this many files at most.")
+@click.option(
+    "--tensorrt-cache",
+    "cache",
+    type=FILE,
+    help="Write a calibration cache for TensorRT 8 to 10 as well; all float values are watched.",
+)
+@click.option("--tensorrt", "version", help="The device's TensorRT, for the cache: 8.6.2, 10.3.0.")
+@click.option(
+    "--method",
+    type=click.Choice(["minmax", "moving_average", "percentile", "mse", "entropy"]),
+    default="entropy",
+    show_default=True,
+    help="How the cache's scales follow from the statistics.",
+)
 @calibration_options
 @threads_option
 @json_option
@@ -38,6 +52,9 @@ def command(
     output: Path,
     everything: bool,
     most: int | None,
+    cache: Path | None,
+    version: str | None,
+    method: str,
     json_file: str | None,
     **options: Any,
 ) -> None:
@@ -49,11 +66,18 @@ def command(
     same command goes on where it was. A third of the samples is left to verify builds with, as in
     a build, unless --all is given.
     """
+    from edgec.backends.tensorrt.calibration_cache import dump, number, scales
     from edgec.build import Job, calibrate, to_stderr
     from edgec.doubts import doubts
+    from edgec.runtime import npz
+    from edgec.types import Method
 
+    if (cache is None) != (version is None):
+        raise click.UsageError("--tensorrt-cache and --tensorrt belong together")
+    if version is not None:
+        number(version)
     job = Job(model=model, shapes=parse_shapes(shapes), statistics=output, say=to_stderr, **options)
-    found = calibrate(job, everything=everything, most=most)
+    found = calibrate(job, everything=everything, most=most, every=cache is not None)
     effort, page = found.effort, Page(json_file)
     page.line(
         f"{output}: {len(found.statistics.values)} values on {len(found.statistics.samples)} "
@@ -63,6 +87,13 @@ def command(
     warnings = doubts(found.statistics)
     for warning in warnings:
         page.line(f"warning: {warning}")
+    if cache is not None and version is not None:
+        found_scales = scales(found.statistics, Method(method))
+        npz.write_bytes(cache, dump(found_scales, version).encode())
+        page.line(
+            f"{cache}: {len(found_scales)} scales by {method} for TensorRT {version}; not verified "
+            "on hardware"
+        )
     write_json(
         json_file,
         {

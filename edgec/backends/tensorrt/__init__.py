@@ -1,0 +1,1 @@
+"""What TensorRT is given besides Q/DQ: so far the calibration cache of TensorRT up to 10."""
