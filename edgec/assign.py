@@ -32,6 +32,7 @@ from edgec.types import (
 
 EMBEDDING = 1 << 16  # elements from which an embedding table is worth INT8
 SMALL = 16  # rows or columns below which an INT8 matrix product gains nothing
+RECOVERIES = ("methods", "bias", "strengths", "gptq", "mask_aware")  # what a policy may state
 SHARED = "shared"  # the part of nodes that depend on constants or shapes alone
 INTEGER_OPS = QUANTIZERS | {
     "QLinearConv",
@@ -165,7 +166,7 @@ def ladder(
 def _recovery(part: Part, policy: Policy, nodes: Mapping[str, ir.Node]) -> RecoveryPlan:
     """What the policy states of a part and of values in it, and the defaults for the rest."""
     wish = match(policy.parts, part.name) or Override(part.name)
-    stated = {key: getattr(wish, key) for key in ("methods", "bias", "strengths", "gptq")}
+    stated = {key: getattr(wish, key) for key in RECOVERIES}
     names = {
         str(value.name)
         for name in part.nodes

@@ -22,7 +22,7 @@ from edgec.errors import InputError, ToolchainError, UnsupportedError
 from edgec.gather import Gathered, gather
 from edgec.load import load
 from edgec.manifest import manifest
-from edgec.needs import every_value, needs
+from edgec.needs import every_value, needs, union
 from edgec.pack import npz_bytes, write_bundle
 from edgec.partition import partition
 from edgec.policy import check_policy, load_policy
@@ -31,7 +31,7 @@ from edgec.report import write_report
 from edgec.settle import Settled, choose, contenders, is_slower, plainest, race, settle
 from edgec.target import HOST, load_target
 from edgec.trial import Prepared, Trial, Trials
-from edgec.types import Limits, Range, Report, Target
+from edgec.types import Limits, Placement, Range, Report, Target
 
 
 def _silent(_: str) -> None:
@@ -174,10 +174,8 @@ def calibrate(
         prepared, folder = prepare(job), Path(temporary)
         samples = _samples(job, prepared, folder, most)
         gathered = _gather(job, prepared, samples, (), folder, everything)
-        found = _observe(job, prepared, gathered)
-        if every:
-            found.observe(every_value(prepared.graph))
-        return found
+        more = every_value(prepared.graph) if every else None
+        return _observe(job, prepared, gathered, more)
 
 
 def _gather(
@@ -204,14 +202,17 @@ def _gather(
     return found
 
 
-def _observe(job: Job, prepared: Prepared, gathered: Gathered) -> Calibration:
-    """Statistics for whatever plan the build will come to."""
+def _observe(
+    job: Job, prepared: Prepared, gathered: Gathered, more: Placement | None = None
+) -> Calibration:
+    """Statistics for whatever plan the build will come to, and of `more`."""
     means = Means(job.threads or os.cpu_count() or 1, job.max_ram, job.native)
     graph, rows = prepared.graph, gathered.rows
     found = Calibration(graph, rows, means, job.statistics)
     if rows or found.statistics.samples:
         job.say(f"calibrating on {len(rows)} samples")
-        found.observe(needs(graph, prepared.parts, prepared.policy, prepared.target))
+        need = needs(graph, prepared.parts, prepared.policy, prepared.target)
+        found.observe(need if more is None else union([need, more]))
     return found
 
 

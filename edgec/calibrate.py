@@ -56,7 +56,7 @@ class Calibration:
         file: Path | None = None,
     ) -> None:
         """Raises InputError for a file that cannot be used."""
-        self._graph, self._means = graph, means
+        self.graph, self._means = graph, means
         self._rows, self._file = list(samples), file
         self._lineages: dict[str, str] = {}
         self.statistics = Statistics()
@@ -91,7 +91,7 @@ class Calibration:
         new = without(self._rows, known.samples)
         if new and known.values:
             self._extend(known, _all(known), new)
-        missing = _missing(self._graph, need, self.statistics)
+        missing = _missing(self.graph, need, self.statistics)
         if _names(missing):
             self._extend(Statistics(), missing, self._in_order(missing))
         return self.statistics
@@ -141,7 +141,7 @@ class Calibration:
             self._partial.unlink(missing_ok=True)
 
     def _instrumented(self, watch: Watch, path: Path, library: Path | None) -> Path:
-        model = self._graph.model.clone()
+        model = self.graph.model.clone()
         instrument(model, watch, native=library is not None)
         save(model, path)
         return path
@@ -204,7 +204,7 @@ class Calibration:
     def _portions(self, watch: Watch, row: Row, folder: Path) -> list[Watch]:
         """What numpy watches, in portions whose tensors do not take too much memory at once."""
         path = folder / "sizes.onnx"
-        model = self._graph.model.clone()
+        model = self.graph.model.clone()
         measure(model, watch)
         save(model, path)
         sizes = call(tensor_bytes, path, watch, row)

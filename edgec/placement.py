@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from edgec.graphs import RECURRENT, WEIGHTED, is_constant, weight
+from edgec.masked import masked_scores
 from edgec.types import Decision, Placement, Runtime, Scheme
 
 CORRECTED = frozenset({"Conv", "Gemm"})  # ops whose bias can take a correction
@@ -50,6 +51,7 @@ def place(model: ir.Model, decisions: Mapping[str, Decision], runtime: Runtime) 
             and _scheme(node, decisions, runtime) in (Scheme.INT8_STATIC, Scheme.INT8_WEIGHT_ONLY)
         ),
         extents=_smoothed(model, decisions, runtime, static, frozenset(values)),
+        masked={k: v for k, v in masked_scores(model).items() if {k, v} <= values - set(follows)},
     )
 
 

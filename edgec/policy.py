@@ -7,6 +7,7 @@ method = "percentile"     # minmax, moving_average, percentile, mse, entropy, or
 bias_correction = false   # what keeps INT8 close to float is tried, and kept where it helps
 smoothing = 0.8           # SmoothQuant's strength; false: none, auto: the best of some
 rounding = "nearest"      # or gptq
+mask_aware_ranges = false
 [ops.Softmax]             # an op type
 scheme = "float32"
 [nodes."*/layer.0/*"]     # nodes, by name or glob
@@ -42,10 +43,11 @@ CHOICES = (
     Scheme.INT8_DYNAMIC,
     Scheme.INT8_WEIGHT_ONLY,
 )
+RECOVERIES = ("bias_correction", "smoothing", "rounding", "mask_aware_ranges")
 ROUNDINGS = ("gptq", "nearest")
 # What the tables may state.
 KEYS = {
-    "parts": ("scheme", "runtime", "method", "bias_correction", "smoothing", "rounding"),
+    "parts": ("scheme", "runtime", "method", *RECOVERIES),
     "ops": ("scheme",),
     "nodes": ("scheme",),
     "values": ("method",),
@@ -154,6 +156,7 @@ _READERS: Mapping[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
         lambda value: {"methods": methods(_chosen(value, METHODS))},
     ),
     "bias_correction": ("true or false", lambda value: {"bias": _switch(value)}),
+    "mask_aware_ranges": ("true or false", lambda value: {"mask_aware": _switch(value)}),
     "smoothing": ("false, auto, or a number between 0 and 1", _strengths),
     "rounding": (
         f"choose one of {', '.join(ROUNDINGS)}",

@@ -1,6 +1,6 @@
 """Stage 7: what wins accuracy back on a part is tried, one stage after the other, and reported.
 
-    smoothing, bias correction, GPTQ rounding, calibration methods
+    mask-aware ranges, smoothing, bias correction, GPTQ rounding, calibration methods
 
 A stage is judged by its effect on the outputs of the part, which is quantized in the target's grid
 and run on calibration samples behind float parts: the error of a single value says little of it
@@ -92,6 +92,7 @@ def plain(plan: RecoveryPlan) -> Recovery:
         values=plan.values,
         bias=plan.bias,
         smoothing=plan.strengths[0] if plan.strengths else 0.0,
+        mask_aware=plan.mask_aware,
     )
 
 
@@ -138,7 +139,7 @@ def tune(
 def search(task: Task) -> tuple[Recovery, tuple[Gain, ...]]:
     """Greedy, from nothing but the preferred method on."""
     judge, plan = _Judge(task), task.plan
-    now = Recovery(plan.methods[0], plan.values, bias=False, smoothing=0.0, gptq=False)
+    now = Recovery(plan.methods[0], plan.values, False, 0.0, False, False)
     score, gains = judge(now), list[Gain]()
     for stage in _stages(task, judge.model):
         tried = [(label, other, judge(other)) for label, other in stage.candidates(now)]
@@ -171,6 +172,8 @@ def _stages(task: Task, model: ir.Model) -> list[_Stage]:
     """The stages that can change something, in their order."""
     plan, need = task.plan, place(model, task.decisions, task.runtime)
     stages = []
+    if need.masked and plan.mask_aware:
+        stages.append(_Stage("mask_aware", "mask-aware ranges", (True,)))
     if need.extents and plan.strengths:
         stages.append(_Stage("smoothing", "smoothing {}", plan.strengths))
     if need.means and plan.bias:

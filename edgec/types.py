@@ -154,7 +154,8 @@ class Recovery:
 
     `method`: how ranges follow from statistics; `values`: other methods, by value. `bias`: the mean
     error of weights is taken out of biases. `smoothing`: SmoothQuant's migration strength; 0: none.
-    `gptq`: weights are rounded by the second moments of their inputs, not to nearest.
+    `gptq`: weights are rounded by the second moments of their inputs, not to nearest. `mask_aware`:
+    masked attention scores have the range of the scores alone.
     """
 
     method: Method = Method.MINMAX
@@ -162,6 +163,7 @@ class Recovery:
     bias: bool = True
     smoothing: float = 0.8
     gptq: bool = False
+    mask_aware: bool = True
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ class RecoveryPlan:
     bias: bool = True
     strengths: tuple[float, ...] = (0.8, 0.7, 0.9)
     gptq: bool = True
+    mask_aware: bool = True
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,7 @@ class Placement:
     `values`: values that get a grid from their own range; `follows`: values that take over the
     grid of another; `absorbed`: activations whose clamp the grid of their output implies;
     `means`: values whose mean per channel bias correction needs; `extents`: values whose extremes
-    per channel smoothing needs.
+    per channel smoothing needs; `masked`: attention scores behind a mask, by the scores before it.
     """
 
     values: frozenset[str]
@@ -240,6 +243,7 @@ class Placement:
     absorbed: frozenset[str]
     means: frozenset[str]
     extents: frozenset[str]
+    masked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,7 @@ class Override:
     """What a policy wants for a part, an op type, nodes or values by name (glob). None: not stated.
 
     `runtime`: of the target's runtimes, the one that a part has to be built for. `methods`,
-    `bias`, `strengths`, `gptq`: see `RecoveryPlan`.
+    `bias`, `strengths`, `gptq`, `mask_aware`: see `RecoveryPlan`.
     """
 
     pattern: str
@@ -257,6 +261,7 @@ class Override:
     bias: bool | None = None
     strengths: tuple[float, ...] | None = None
     gptq: bool | None = None
+    mask_aware: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def command(
     from edgec.backends.tensorrt.calibration_cache import dump, number, scales
     from edgec.build import Job, calibrate, to_stderr
     from edgec.doubts import doubts
+    from edgec.masked import masked_scores
     from edgec.runtime import npz
     from edgec.types import Method
 
@@ -88,7 +89,7 @@ def command(
     for warning in warnings:
         page.line(f"warning: {warning}")
     if cache is not None and version is not None:
-        found_scales = scales(found.statistics, Method(method))
+        found_scales = scales(found.statistics, Method(method), masked_scores(found.graph.model))
         npz.write_bytes(cache, dump(found_scales, version).encode())
         page.line(
             f"{cache}: {len(found_scales)} scales by {method} for TensorRT {version}; not verified "

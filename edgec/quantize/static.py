@@ -16,6 +16,7 @@ import onnx_ir as ir
 from edgec.calibrators import limits
 from edgec.errors import InternalError
 from edgec.graphs import WEIGHTED, add_initialiser, constant, is_constant, weight
+from edgec.masked import unmasked
 from edgec.quantize import smooth
 from edgec.quantize.rounding import Rounding
 from edgec.quantize.weights import (
@@ -110,7 +111,10 @@ def _grids(
             grids[name] = replace(affine(float(low), float(high), grid), factors=factors)
         else:
             method = own.values.get(name, own.method)
-            grids[name] = affine(*limits(statistics, name, method, grid), grid)
+            bounds = limits(statistics, name, method, grid)
+            if own.mask_aware and name in placement.masked:
+                bounds = unmasked(*limits(statistics, placement.masked[name], method, grid))
+            grids[name] = affine(*bounds, grid)
     for name, source in placement.follows.items():
         while source in placement.follows:
             source = placement.follows[source]

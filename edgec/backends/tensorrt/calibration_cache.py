@@ -15,11 +15,13 @@ import math
 import re
 import struct
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from edgec.calibrators import limits
 from edgec.errors import InputError, UnsupportedError
+from edgec.masked import unmasked
 from edgec.quantize.static import affine
 from edgec.types import Grid, Method, Statistics
 
@@ -37,13 +39,21 @@ GRID = Grid(
 _LINE = re.compile(r"(?P<name>.+): (?P<bits>[0-9a-f]{8})")
 
 
-def scales(statistics: Statistics, method: Method) -> dict[str, float]:
-    """The scale of every value with a range, in TensorRT's grid: amax / 127, as float32."""
-    return {
-        name: float(affine(*limits(statistics, name, method, GRID), GRID).scale)
-        for name, one in sorted(statistics.values.items())
-        if one.histogram is not None
-    }
+def scales(
+    statistics: Statistics, method: Method, masked: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, float]:
+    """The scale of every value with a range, in TensorRT's grid: amax / 127, as float32.
+
+    `masked`: see `edgec.masked`.
+    """
+    found = {}
+    for name, one in sorted(statistics.values.items()):
+        if one.histogram is not None:
+            bounds = limits(statistics, name, method, GRID)
+            if name in masked:
+                bounds = unmasked(*limits(statistics, masked[name], method, GRID))
+            found[name] = float(affine(*bounds, GRID).scale)
+    return found
 
 
 def dump(found: Mapping[str, float], version: str) -> str:
