@@ -14,6 +14,7 @@ from edgec.errors import EdgecError, EmitError, InternalError, ToolchainError
 VERBS = {
     "build": "Compile an ONNX model into a verified bundle.",
     "plan": "Show parts and decisions, without building.",
+    "data": "Look at calibration data before it is used.",
     "explain": "Tell why a bundle's parts and nodes are as they are.",
     "run": "Run a bundle once.",
     "verify": "Check a bundle, or compare it with its source model.",
