@@ -65,7 +65,7 @@ def _lengths(ids: np.ndarray) -> np.ndarray:
     differs = ids != ids[:, -1:]
     columns = np.arange(1, ids.shape[1] + 1)
     last = np.where(differs, columns, 0).max(axis=1)
-    return np.minimum(last + 1, ids.shape[1])
+    return np.asarray(np.minimum(last + 1, ids.shape[1]))
 
 
 def _pooled(array: np.ndarray) -> np.ndarray:

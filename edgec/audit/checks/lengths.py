@@ -11,21 +11,27 @@ from edgec.audit.finding import Finding, note
 
 NAME = "lengths"
 LEAST = 4  # samples
+UNNAMED = "?"  # what `samples.inputs` calls a dimension without a name
 
 
 def histogram(context: Context) -> Mapping[str, Counter[int]]:
     """By input: how many samples have which length.
 
     By mask, or by the ids without their trailing padding; of sounds and other floats of rank 3, by
-    the one dimension that the model leaves free besides the batch.
+    the one dimension that the model leaves free, if it is no batch.
     """
     samples = context.survey.samples
     found = {
         need.name: Counter(sample.sights[need.name].tokens for sample in samples)
         for need in sequences(context.prepared.inputs, samples)
     }
+    batch = {need.shape[0] for need in context.prepared.inputs if need.shape}
     for need in context.prepared.inputs:
-        free = [axis for axis, dim in enumerate(need.shape or ()) if axis and isinstance(dim, str)]
+        free = [
+            axis
+            for axis, dim in enumerate(need.shape or ())
+            if axis and isinstance(dim, str) and dim not in batch - {UNNAMED}
+        ]
         if len(need.shape or ()) == 3 and need.dtype.kind == "f" and len(free) == 1:
             found[need.name] = Counter(s.sights[need.name].shape[free[0]] for s in samples)
     return {name: counts for name, counts in found.items() if counts}
