@@ -110,7 +110,7 @@ def _folder(folder: Path, readers: Readers, complain: Complain) -> Iterator[Row]
                         f"{path}: {together[stem][name].name} has the same name",
                         hint="one file of a kind for each sample",
                     )
-                    complain(path.name, error)
+                    complain(path.relative_to(folder).as_posix(), error)
                     continue
                 together[stem][name] = path
     for stem, paths in together.items():
@@ -123,7 +123,7 @@ def _folder(folder: Path, readers: Readers, complain: Complain) -> Iterator[Row]
                 f"{missing[0]!r}",
                 hint="each sample needs a file for every reader, of the same name",
             )
-            complain(first.name, lonely)
+            complain(first.relative_to(folder).as_posix(), lonely)
             continue
         yield Row(
             name=first.name,

@@ -1,7 +1,7 @@
 """The extremes of every observed value in every sample, reduced inside the graph.
 
 low[s, v] = min over all elements of value v in sample s, high[s, v] the maximum. A sample costs its
-inference; what is kept of it is two numbers for each value.
+inference; what is kept of it is three numbers for each value.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from edgec.samples import stream
 from edgec.trial import Prepared
 from edgec.types import Graph
 
+# ONNX Runtime's extremes pass over a NaN between numbers; a mean does not.
+OPS = ("ReduceMin", "ReduceMax", "ReduceMean")
+
 
 @dataclass(frozen=True)
 class Extremes:
-    """`low` and `high` float64 [samples, values]; NaN and infinity stand as the model gave them."""
+    """`low` and `high` float64 [samples, values]; both NaN where a value is not finite."""
 
     values: tuple[str, ...]
     low: np.ndarray
@@ -59,14 +62,16 @@ def extremes(
         path = Path(folder) / "extremes.onnx"
         save(model, path)
         found = call(_run, path, list(files), list(inputs), names, threads)
-    return Extremes(tuple(values), found[:, : len(values)], found[:, len(values) :])
+    low, high, mean = np.split(found, len(OPS), axis=1)
+    sound = np.isfinite(low) & np.isfinite(high) & np.isfinite(mean)
+    return Extremes(tuple(values), np.where(sound, low, np.nan), np.where(sound, high, np.nan))
 
 
 def _add_reductions(model: ir.Model, values: Sequence[str]) -> list[str]:
-    """Append a ReduceMin for each value, then a ReduceMax for each, as outputs; their names."""
+    """Append the reductions of all values, one op after the other, as outputs; their names."""
     known = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
     names = []
-    for op_type in ("ReduceMin", "ReduceMax"):
+    for op_type in OPS:
         for value in values:
             name = f"{value}/edgec_{op_type}"
             node = ir.node(op_type, [known[value]], {"keepdims": 0}, name=name)

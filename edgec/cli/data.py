@@ -17,7 +17,7 @@ BAR = 30  # characters of the longest bar of a histogram
 MOST_BARS = 12
 
 
-@click.group("data", epilog="edgec data check --help tells of its options: --model, --json, …")
+@click.group("data")
 def command() -> None:
     """Look at calibration data before it is used."""
 
