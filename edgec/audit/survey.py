@@ -150,6 +150,8 @@ class _Complaints:
             check = "unpaired"
         where, colon, rest = error.message.partition(": ")
         message = rest if colon and where.endswith(name) else error.message
+        if check == "unpaired":  # each message names the file that it misses: one finding for all
+            message = "no file of the same name beside it for each reader of the recipe"
         self._names[check, message, error.hint].append(name)
 
     def findings(self) -> tuple[Finding, ...]:
