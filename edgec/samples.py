@@ -95,7 +95,7 @@ def _prepared(
     digest = hashlib.sha256(recipe.fingerprint.encode())
     for index, row in enumerate(rows):
         feeds = readers.prepare(row.items, row.labels)
-        _check_all(row.where, feeds, needs)
+        check_all(row.where, feeds, needs)
         _digest(digest, row.name, feeds)
         path = into / f"{index:06}" / row.name
         path.parent.mkdir(parents=True)
@@ -109,12 +109,23 @@ def _prepared(
 
 
 def _arrays(folder: Path, needs: Sequence[Input], most: int, recipe: Bound) -> Samples:
+    files = arrays(folder, needs)[:most]
+    if len(files) < 2:
+        raise _too_few(str(folder))
+    digest = hashlib.sha256(recipe.fingerprint.encode())
+    for path in files:
+        _digest(digest, path.name, read(path, needs))
+    return _split(files, range(len(files)), digest, f"{len(files)} files", recipe)
+
+
+def arrays(folder: Path, needs: Sequence[Input]) -> list[Path]:
+    """The `.npz` files of a folder, in order. Raises InputError where there are none."""
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such folder",
             hint="give a folder of .npz files, or other data with --recipe",
         )
-    files = sorted(path for path in folder.iterdir() if path.suffix == ".npz")[:most]
+    files = sorted(path for path in folder.iterdir() if path.suffix == ".npz")
     if not files:
         raise InputError(
             f"{folder}: holds no .npz files",
@@ -122,12 +133,7 @@ def _arrays(folder: Path, needs: Sequence[Input], most: int, recipe: Bound) -> S
             + ", ".join(f"{need.name} {need.dtype} {_text(need.shape)}" for need in needs)
             + "; or give pictures, texts or sounds with --recipe",
         )
-    if len(files) < 2:
-        raise _too_few(str(folder))
-    digest = hashlib.sha256(recipe.fingerprint.encode())
-    for path in files:
-        _digest(digest, path.name, read(path, needs))
-    return _split(files, range(len(files)), digest, f"{len(files)} files", recipe)
+    return files
 
 
 def _too_few(where: str) -> InputError:
@@ -164,7 +170,7 @@ def _split(
 def read(path: Path, needs: Sequence[Input]) -> Feeds:
     """One sample file as feeds, checked against the graph's inputs."""
     arrays = npz.read(path, str(path))
-    _check_all(str(path), arrays, needs)
+    check_all(str(path), arrays, needs)
     return arrays
 
 
@@ -196,7 +202,8 @@ def synthetic(
     return Samples((), tuple(files), "synthetic", "synthetic inputs", recipe)
 
 
-def _check_all(where: str, arrays: Feeds, needs: Sequence[Input]) -> None:
+def check_all(where: str, arrays: Feeds, needs: Sequence[Input]) -> None:
+    """One sample's arrays against the graph's inputs. Raises InputError, beginning with `where`."""
     for need in needs:
         if need.name not in arrays:
             raise InputError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,18 @@ from edgec.runtime.recipe import KINDS
 MOST_BYTES = 1 << 30
 TABLES = {".csv": ",", ".tsv": "\t"}
 Readers = Mapping[str, Mapping[str, Any]]
+
+
+class UnpairedError(InputError):
+    """A sample that lacks the file of a reader."""
+
+
+Complain = Callable[[str, InputError], None]  # takes a sample's name and what is wrong with it
+
+
+def refuse(_: str, error: InputError) -> None:
+    """Stop at the first sample that is not usable."""
+    raise error
 
 
 @dataclass(frozen=True)
@@ -36,23 +48,30 @@ class Row:
     labels: Mapping[str, str]
 
 
-def rows(data: Path, readers: Readers) -> list[Row]:
+def rows(data: Path, readers: Readers, complain: Complain = refuse) -> list[Row]:
     """The samples in `data`, in order; empty for a folder without any of the readers' files.
 
     A folder: one file a sample, in subfolders too, or files of one name for several readers. A
     `.txt` file: a text a line. `.csv`, `.tsv`, `.jsonl`: a sample a line, a column for each reader.
-    Raises InputError naming file, line and column.
+    Raises InputError naming file, line and column; what concerns one sample alone goes to
+    `complain`, and where that returns, the sample is left out.
     """
     taking = {name: spec for name, spec in readers.items() if "value" not in spec}
     if data.is_dir():
-        return list(_folder(data, taking))
+        return list(_folder(data, taking, complain))
     if not data.is_file():
         raise InputError(f"{data}: no such file or folder", hint="give a folder, or a .csv file")
     if data.suffix == ".txt":
         return list(_lines(data, taking))
     if data.suffix in TABLES or data.suffix == ".jsonl":
         read = _jsonl if data.suffix == ".jsonl" else _csv
-        return [_row(data, line, cells, taking) for line, cells in read(data)]
+        found = []
+        for line, cells in read(data):
+            try:
+                found.append(_row(data, line, cells, taking))
+            except InputError as error:
+                complain(f"{data.name}:{line}", error)
+        return found
     raise InputError(
         f"{data}: not a form of data that is known",
         hint="give a folder, or a file that ends in .csv, .tsv, .jsonl or .txt",
@@ -65,7 +84,7 @@ def spread(found: Sequence[Row], most: int) -> list[Row]:
     return [found[index * len(found) // count] for index in range(count)]
 
 
-def _folder(folder: Path, readers: Readers) -> Iterator[Row]:
+def _folder(folder: Path, readers: Readers, complain: Complain) -> Iterator[Row]:
     kinds = [str(spec["kind"]) for spec in readers.values()]
     files = sorted(
         (path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder)),
@@ -87,21 +106,25 @@ def _folder(folder: Path, readers: Readers) -> Iterator[Row]:
                 if len(readers) == 1:  # cat.png and cat.jpg are two samples
                     stem = path.relative_to(folder).as_posix()
                 if name in together.setdefault(stem, {}):
-                    raise InputError(
+                    error = InputError(
                         f"{path}: {together[stem][name].name} has the same name",
                         hint="one file of a kind for each sample",
                     )
+                    complain(path.relative_to(folder).as_posix(), error)
+                    continue
                 together[stem][name] = path
     for stem, paths in together.items():
+        first = next(iter(paths.values()))
         missing = [name for name in readers if name not in paths]
         if missing:
-            raise InputError(
-                f"{next(iter(paths.values()))}: no file {Path(stem).name}"
+            lonely = UnpairedError(
+                f"{first}: no file {Path(stem).name}"
                 f"{KINDS[readers[missing[0]]['kind']].suffixes[0]} beside it for reader "
                 f"{missing[0]!r}",
                 hint="each sample needs a file for every reader, of the same name",
             )
-        first = next(iter(paths.values()))
+            complain(first.relative_to(folder).as_posix(), lonely)
+            continue
         yield Row(
             name=first.name,
             where=str(first),

@@ -15,6 +15,7 @@ VERBS = {
     "build": "Compile an ONNX model into a verified bundle.",
     "calibrate": "Watch a model on samples, once for every target.",
     "plan": "Show parts and decisions, without building.",
+    "data": "Look at calibration data before it is used.",
     "explain": "Tell why a bundle's parts and nodes are as they are.",
     "run": "Run a bundle once.",
     "verify": "Check a bundle, or compare it with its source model.",

@@ -101,12 +101,19 @@ def test_help(verb: str, option: str, bare: dict[str, str]) -> None:
     assert done.stdout.lower().startswith("usage: edgec")
     if verb:
         assert verb in done.stdout.splitlines()[0]
-        assert "--json" in done.stdout or verb == "demo"
+        assert "--json" in done.stdout or verb in ("demo", "data")
     else:
         for name, about in VERBS.items():
             assert name in done.stdout
             assert about.split(",")[0] in done.stdout
         assert "Exit codes" in done.stdout
+
+
+def test_help_of_data_check(bare: dict[str, str]) -> None:
+    done = run("data", "check", "--help", env=bare)
+    assert done.returncode == 0, done.stderr
+    for word in ("--model", "--json", "--plot", "--strict", "it is 7 if there are warnings"):
+        assert word in " ".join(done.stdout.split())
 
 
 def test_the_environment_is_bare(bare: dict[str, str]) -> None:
@@ -178,6 +185,8 @@ def test_a_bundle_is_told_of_without_a_backend(bare: dict[str, str], work: Path)
         ["build", "m.onnx", "--threads", "-1"],
         ["plan", "m.onnx", "more"],
         ["run"],
+        ["data"],
+        ["data", "check", "folder"],
         ["bench", "x.edgec", "--rounds", "many"],
     ],
 )
@@ -208,6 +217,7 @@ def test_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
         (["build", "{mlp}", "--stack", "tvm"], 3, ["has no stack 'tvm'"]),
         (["build", "{mlp}", "--backend", "tensorrt"], 4, ["not on tensorrt"]),
         (["plan", "{domain}"], 4, ["acme.ops::Warp"]),
+        (["data", "check", "nowhere", "--model", "{mlp}"], 3, ["nowhere: no such folder"]),
         (["explain", "no.edgec"], 3, ["no.edgec"]),
         (["info", "no.edgec"], 3, ["no.edgec"]),
         (["run", "{mlp}", "--golden"], 3, ["mlp.onnx"]),
@@ -291,6 +301,7 @@ def test_a_build_prints_its_table_and_no_progress(tmp_path: Path) -> None:
         ["plan", "{mlp}", "--target", "x86-vnni"],
         ["targets"],
         ["targets", "x86-vnni"],
+        ["data", "check", "{data}", "--model", "{mlp}"],
         ["explain", "{bundle}"],
         ["explain", "{bundle}", "model"],
         ["info", "{bundle}"],
@@ -355,6 +366,23 @@ def test_plan_needs_no_backend(tmp_path: Path) -> None:
         env={"PYTHONPATH": os.pathsep.join([str(folder), root])},
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_data_check_gates_where_it_is_asked_to(work: Path, tmp_path: Path) -> None:
+    arguments = ["data", "check", work / "data", "--model", graphs.path("mlp"), "--threads", "1"]
+    done = run(*arguments, "--plot", tmp_path / "ranges.svg")
+    assert done.returncode == 0, done.stderr
+    assert "warning enough: 4 samples are too few" in done.stdout
+    assert "  do: give more" in done.stdout
+    assert (tmp_path / "ranges.svg").read_text(encoding="utf-8").startswith("<svg ")
+    done = run(*arguments, "--strict")
+    assert done.returncode == 7
+    assert "goal warnings: reached 1, limit 0" in done.stderr
+    np.savez(tmp_path / "bad.npz", y=np.zeros(3))
+    done = run("data", "check", tmp_path, "--model", graphs.path("mlp"))
+    assert done.returncode == 3
+    assert "warning missing: holds no" in done.stdout
+    assert "none of 1 samples can be used" in done.stderr
 
 
 def test_explain_a_part_a_node_and_nothing(work: Path) -> None:
