@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -28,3 +29,17 @@ def choice(bundle: Path) -> str:
     parts = ", ".join(f"{part['name']} {part['scheme']}" for part in manifest["parts"])
     backends = dict.fromkeys(engine["backend"] for engine in manifest["engines"])
     return f"{parts}; {', '.join(backends)}"
+
+
+def parts(bundle: Path) -> dict[str, float]:
+    """Each built part's SQNR in dB, of its worst output, on the build's verification samples."""
+    with zipfile.ZipFile(bundle) as files:
+        manifest = json.loads(files.read("manifest.json"))
+    names = {part["name"] for part in manifest["parts"]}
+    found: dict[str, float] = {}
+    for check in manifest["checks"]:
+        if (name := check["part"]) in names:
+            equal = math.inf if check["max_abs"] == 0 else -math.inf  # JSON has no infinity
+            sqnr = equal if check["sqnr_db"] is None else check["sqnr_db"]
+            found[name] = min(sqnr, found.get(name, math.inf))
+    return found
