@@ -1,7 +1,7 @@
 """2,048 samples from the 64 of `peers`: other views of its pictures, other orders of its texts.
 
-The first 64 are the originals. Every sample is an array of its own in a file of its own, so that
-nothing that reads them can save work by recognising one.
+The first 64 are the originals. Every sample is a file of its own with arrays of its own; only some
+short texts, which have few orders, come twice.
 """
 
 from __future__ import annotations

@@ -77,9 +77,14 @@ def search(file: Path) -> dict[str, Any]:
     """CPU milliseconds of each method for every value that has a histogram."""
     from edgec import calibrators
     from edgec.statistics import load
+    from edgec.target import load_target
 
-    seen = load(file)
-    return times(seen, {str(method): method for method in calibrators.METHODS}, calibrators.limits)
+    grid = load_target("host").runtimes[0].grid
+
+    def limits(seen: Any, name: str, method: Any) -> None:
+        calibrators.limits(seen, name, method, grid)
+
+    return times(load(file), {str(method): method for method in calibrators.METHODS}, limits)
 
 
 def times(seen: Any, methods: dict[str, Any], limits: Any) -> dict[str, Any]:
