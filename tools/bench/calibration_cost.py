@@ -18,7 +18,7 @@ from peers_steps import Bench, say
 from peers_types import Built, Model
 
 MOST_MB, SECONDS = 12_000.0, 3600.0  # a case that passes either is ended, and says so
-KEEP = ("values", "native")  # of what a case tells
+KEEP = ("values", "native", "seconds", "cpu_seconds", "peak_bytes")  # of what a case tells
 HERE = Path(__file__).parent
 
 

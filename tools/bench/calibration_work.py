@@ -76,7 +76,6 @@ def ranges(model: Path, samples: Path, settings: dict[str, Any]) -> dict[str, An
 def search(file: Path) -> dict[str, Any]:
     """CPU milliseconds of each method for every value that has a histogram."""
     from edgec import calibrators
-    from edgec.statistics import load
     from edgec.target import load_target
 
     grid = load_target("host").runtimes[0].grid
@@ -84,7 +83,13 @@ def search(file: Path) -> dict[str, Any]:
     def limits(seen: Any, name: str, method: Any) -> None:
         calibrators.limits(seen, name, method, grid)
 
-    return times(load(file), {str(method): method for method in calibrators.METHODS}, limits)
+    return times(_statistics(file), {str(method): method for method in calibrators.METHODS}, limits)
+
+
+def _statistics(file: Path) -> Any:
+    from edgec.statistics import load
+
+    return load(file)
 
 
 def times(seen: Any, methods: dict[str, Any], limits: Any) -> dict[str, Any]:
