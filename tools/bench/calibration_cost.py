@@ -130,7 +130,8 @@ class Costs:
         line = [str(HERE / "calibration_work.py"), "search", str(statistics), "-", str(output)]
         done = peers_build.run([sys.executable, *line, "{}"], output, self._environment)
         if done.problem:
-            raise SystemExit(f"{self._model.name}: threshold search: {done.problem}")
+            say(f"{self._model.name}: threshold search: {done.problem}")
+            return {}
         found: dict[str, dict[str, float]] = json.loads(output.read_text(encoding="utf-8"))
         return found
 
