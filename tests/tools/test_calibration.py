@@ -60,7 +60,7 @@ def test_a_sample_costs_what_is_left_without_the_setup() -> None:
     results = Results(tuple(runs({"edgec-1": 12.0, "plain-1": 10.0}, setup=50.0)), {})
     marginal = figures.marginal(results, "edgec-1")
     assert marginal == {turn: pytest.approx(0.012 * (1 + turn)) for turn in range(ROUNDS)}
-    assert found(results)[figures.FIGURES[0].label] == figures.Found("1.20x (1.20 to 1.20)", True)
+    assert found(results)[figures.FIGURES[0].label] == figures.Found("1.20x", True)
 
 
 def test_ratios_pair_the_rounds_and_leave_out_what_has_no_partner() -> None:
@@ -126,7 +126,7 @@ def test_table_has_every_case_and_marks_what_is_missed(tmp_path: Path) -> None:
     about = {"rounds": "3", "machine": "a machine", "versions": "some 1.0"}
     measured = {one.name: results for one in models}
     text = table.block(measured, {models[0].name: judged}, MODELS, about)
-    assert "2.00x (2.00 to 2.00), missed" in text
+    assert "2.00x, missed" in text
     assert "{" not in text
     for case in cases.COSTS:
         for count in (*case.samples, *case.once):
@@ -275,6 +275,13 @@ def test_policies_are_what_edgec_reads(tmp_path: Path) -> None:
     assert [(one.pattern, str(one.method)) for one in policy.parts] == [("*", "minmax")]
 
 
+def test_a_bundle_that_used_another_method_does_not_stand_for_one() -> None:
+    assert calibration_accuracy.unlike("mse", {"vision": "mse", "text": "mse"}) == ""
+    assert calibration_accuracy.unlike("auto", {"vision": "mse", "text": "entropy"}) == ""
+    used = {"vision": "mse", "text": "minmax"}
+    assert calibration_accuracy.unlike("mse", used) == "calibrated by minmax"
+
+
 def test_runs_of_another_key_are_not_kept(tmp_path: Path) -> None:
     path, results = tmp_path / "runs.json", Results((run("edgec", 32, 1, 2.5),), SEARCHES)
     cost._store(path, "one", results)
@@ -282,10 +289,12 @@ def test_runs_of_another_key_are_not_kept(tmp_path: Path) -> None:
     assert cost._kept(path, "two") == Results((), {})
 
 
-def test_judged_methods_come_back(tmp_path: Path) -> None:
+def test_judged_methods_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = MODELS[0]
     judged = [Judged("mse", {"vision": math.inf}, -math.inf, {"exact": 0.5}, 3.0)]
     (tmp_path / model.name).mkdir()
     calibration_accuracy.keep(judged, model, tmp_path)
     assert calibration_accuracy.kept(model, tmp_path) == judged
     assert calibration_accuracy.kept(MODELS[1], tmp_path) == []
+    monkeypatch.setattr(calibration_accuracy, "METHODS", cases.METHODS[1:])
+    assert calibration_accuracy.kept(model, tmp_path) == []

@@ -69,7 +69,7 @@ def test_build_that_takes_too_much_memory_is_ended(tmp_path: Path) -> None:
     program = "import time; a = bytearray(400_000_000); time.sleep(600)"
     artifact = tmp_path / "model.onnx"
     built = peers_build.run([sys.executable, "-c", program], artifact, {}, most_mb=300.0)
-    assert built.problem == "failed at 0.4 GB"
+    assert built.problem in ("failed at 0.3 GB", "failed at 0.4 GB")  # it may still be growing
 
 
 @pytest.mark.parametrize(

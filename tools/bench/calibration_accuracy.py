@@ -18,7 +18,8 @@ from peers_types import Build, Case, Fidelity, Model, Row, Scores
 @dataclass(frozen=True)
 class Judged:
     """A method on a model: per part the SQNR on the build's verification samples, and on held-out
-    samples the worst output's SQNR and the task. `problem`: why there is none of it."""
+    samples the worst output's SQNR and the task. `problem`: why there is none of it.
+    """
 
     name: str
     parts: Mapping[str, float]
@@ -51,11 +52,20 @@ def _judged(bench: Bench, method: Method, work: Path) -> Judged:
     if built.problem:
         return Judged(method.name, {}, 0.0, {}, built.seconds, built.problem)
     bundle = work / bench.model.name / "builds" / build.name / build.artifact
+    other = unlike(method.method, peers_edgec.methods(bundle))
+    if other:
+        return Judged(method.name, {}, 0.0, {}, built.seconds, other)
     row = Row(2, Case(build.name, method.label, "edgec", "edgec", build), built, None, None)
     row = bench.evaluate(row)
     fidelity = row.fidelity or Fidelity(0.0, 0.0, {})
     parts = peers_edgec.parts(bundle)
     return Judged(method.name, parts, fidelity.sqnr_db, fidelity.task, built.seconds, row.problem)
+
+
+def unlike(wanted: str, used: Mapping[str, str]) -> str:
+    """Why a bundle does not stand for a method: it says that it used another; else empty."""
+    others = sorted({one for one in used.values() if one != wanted})
+    return f"calibrated by {', '.join(others)}" if others and wanted != "auto" else ""
 
 
 def options(method: Method, work: Path) -> list[str]:
@@ -68,13 +78,15 @@ def options(method: Method, work: Path) -> list[str]:
 
 def keep(judged: Sequence[Judged], model: Model, work: Path) -> None:
     """Write what `judge` found, for a table that is made later."""
-    cache.store(work / model.name / "methods.json", [asdict(one) for one in judged])
+    record = {"key": _key(model), "methods": [asdict(one) for one in judged]}
+    cache.store(work / model.name / "methods.json", record)
 
 
 def kept(model: Model, work: Path) -> list[Judged]:
-    """What `judge` found last; empty if it never ran."""
+    """What `judge` found last; empty if it never ran with this edgec and these methods."""
     path = work / model.name / "methods.json"
-    if not path.is_file():
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if record.get("key") != _key(model):
         return []
     return [
         Judged(
@@ -84,5 +96,10 @@ def kept(model: Model, work: Path) -> list[Judged]:
                 "sqnr_db": float(one["sqnr_db"]),
             }
         )
-        for one in json.loads(path.read_text(encoding="utf-8"))
+        for one in record["methods"]
     ]
+
+
+def _key(model: Model) -> str:
+    tools = [cache.tool_key(tool) for tool in ("edgec", "case")]
+    return cache.digest(cache.make_key(model), tools, [one.policy for one in METHODS])

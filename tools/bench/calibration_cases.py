@@ -74,9 +74,8 @@ def command(
         line += ["--samples", str(count), "--threads", str(settings["threads"])]
         return [*line, "--json", str(told(output))]
     if cost.tool == "nncf":
-        advice = {"advice": "transformer"} if transformer else {}
         program, source = ["peers_nncf.py"], folder.model
-        settings |= advice
+        settings |= {"advice": "transformer"} if transformer else {}
     elif cost.tool == "ort":
         program, source = ["calibration_work.py", "ranges"], prepared
         settings |= {"ops": ["MatMul"]} if transformer else {}
@@ -97,23 +96,29 @@ SUFFIXES = {"plain": ".json", "ort": ".json", "edgec": ".statistics", "nncf": ".
 
 @dataclass(frozen=True)
 class Method:
-    """A build of the accuracy table: what a policy says of every part."""
+    """A build of the accuracy table: the calibration method of every part, and further lines of
+    its policy, for a stage that wins accuracy back, say.
+    """
 
     name: str
     label: str
-    lines: tuple[str, ...]
+    method: str
+    lines: tuple[str, ...] = ()
     options: tuple[str, ...] = ("--backend", "onnxruntime")
 
     @property
     def policy(self) -> str:
         """The policy file: nothing is reverted, so that the row is what it says."""
-        parts = ['[parts."*"]', *self.lines, "[limits]", "part_sqnr_db = false", "cosine = false"]
-        return "\n".join(parts) + "\n"
+        parts = ['[parts."*"]', 'scheme = "int8_static"', f'method = "{self.method}"', *self.lines]
+        return "\n".join([*parts, "[limits]", "part_sqnr_db = false", "cosine = false", ""])
 
 
-def _method(name: str) -> Method:
-    return Method(name, name.replace("_", " "), ('scheme = "int8_static"', f'method = "{name}"'))
-
-
-METHODS = (*map(_method, ("minmax", "moving_average", "percentile", "mse", "entropy", "auto")),)
+METHODS = (
+    Method("minmax", "minmax", "minmax"),
+    Method("moving_average", "moving average", "moving_average"),
+    Method("percentile", "percentile", "percentile"),
+    Method("mse", "mse", "mse"),
+    Method("entropy", "entropy", "entropy"),
+    Method("auto", "auto", "auto"),
+)
 TASKS = ("towers", "minilm", "ocr-rec", "ocr-det")

@@ -78,9 +78,9 @@ def _ratio(top: Rounds, bottom: Rounds, most: float | None, least: float | None)
     found = ratio(top, bottom)
     if found is None:
         return Found("not measured")
-    low, middle, high = found
-    met = (most is None or middle <= most) and (least is None or middle >= least)
-    return Found(f"{middle:.2f}x ({low:.2f} to {high:.2f})", met)
+    low, middle, high = (f"{one:.2f}" for one in found)
+    met = (most is None or found[1] <= most) and (least is None or found[1] >= least)
+    return Found(f"{middle}x ({low} to {high})" if low != high else f"{middle}x", met)
 
 
 def _sample(label: str, case: str, base: str) -> Figure:
