@@ -44,6 +44,32 @@ def test_build_tells_size_time_and_the_memory_of_children(tmp_path: Path) -> Non
     assert built.bytes == 5
     assert built.seconds >= 1.5
     assert 300 < built.peak_mb < 600
+    assert 300 < built.largest_mb < built.peak_mb
+
+
+def test_build_counts_the_cpu_time_and_the_short_peak_of_a_child(tmp_path: Path) -> None:
+    built = build(
+        tmp_path,
+        """
+        import subprocess, sys, time
+        child = (
+            "import time; a = bytearray(200_000_000); del a; end = time.process_time() + 0.5\\n"
+            "while time.process_time() < end: pass"
+        )
+        subprocess.run([sys.executable, "-c", child], check=True)
+        open(sys.argv[1], "wb").write(b"1")
+        """,
+    )
+    assert built.problem == ""
+    assert built.cpu_seconds >= 0.5
+    assert built.largest_mb > 200
+
+
+def test_build_that_takes_too_much_memory_is_ended(tmp_path: Path) -> None:
+    program = "import time; a = bytearray(400_000_000); time.sleep(600)"
+    artifact = tmp_path / "model.onnx"
+    built = peers_build.run([sys.executable, "-c", program], artifact, {}, most_mb=300.0)
+    assert built.problem in ("failed at 0.3 GB", "failed at 0.4 GB")  # it may still be growing
 
 
 @pytest.mark.parametrize(

@@ -88,16 +88,22 @@ def _publish(work: Path, page: Path | None) -> int:
 def about(found: Mapping[str, Sequence[Row]]) -> dict[str, str]:
     """The conditions that the text under the table states."""
     rounds = {len(row.speed.medians) for rows in found.values() for row in rows if row.speed}
-    processor, flags = _processor()
+    _, flags = _processor()
     tools = sorted({one for tool in ("ort", "nncf") for one in cache.versions(tool)})
     olive = cache.olive_version()
     return {
         "rounds": str(min(rounds)),
         "bf16": "does" if flags & {"avx512_bf16", "amx_bf16"} else "does not",
-        "machine": f"{processor}, {os.cpu_count()} cores"
-        + (", AVX512-VNNI" if "avx512_vnni" in flags else ""),
+        "machine": machine(),
         "versions": ", ".join([*tools, *([f"olive-ai {olive}"] if olive else [])]),
     }
+
+
+def machine() -> str:
+    """The processor, for a table's last line."""
+    processor, flags = _processor()
+    vnni = ", AVX512-VNNI" if "avx512_vnni" in flags else ""
+    return f"{processor}, {os.cpu_count()} cores{vnni}"
 
 
 def _processor() -> tuple[str, set[str]]:

@@ -1,4 +1,4 @@
-"""Running one build in a process of its own: wall time, peak memory of the process tree, outcome.
+"""Running one build in a process of its own: time, peak memory of the process tree, outcome.
 
 A crash, a time limit or an error is an outcome with a reason, never an exception.
 """
@@ -6,8 +6,10 @@ A crash, a time limit or an error is an outcome with a reason, never an exceptio
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -24,9 +26,15 @@ def run(
     artifact: Path,
     environment: Mapping[str, str],
     seconds: float = SECONDS,
+    most_mb: float = math.inf,
 ) -> Built:
-    """Run a command that writes `artifact`; what it prints goes to `log.txt` beside it."""
-    log, begin, peak, expired = artifact.parent / "log.txt", time.monotonic(), 0, False
+    """Run a command that writes `artifact`; what it prints goes to `log.txt` beside it.
+
+    It is ended after `seconds`, or when its processes hold more than `most_mb` together. Nothing
+    else of this program may be waiting for a process meanwhile: CPU time is that of all who ended.
+    """
+    log, begin, stopped = artifact.parent / "log.txt", time.monotonic(), ""
+    peak, largest, used = 0, 0, _cpu_seconds()
     with log.open("wb") as stream:
         process = subprocess.Popen(
             list(command),
@@ -42,15 +50,22 @@ def run(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(POLL)
                     break
-                peak = max(peak, sum(map(_resident, _tree(process.pid))))
-                expired = time.monotonic() - begin > seconds
-                if expired:
+                sizes = [_resident(pid) for pid in _tree(process.pid)]
+                peak = max(peak, sum(now for now, _ in sizes))
+                largest = max(largest, *(most for _, most in sizes))
+                if time.monotonic() - begin > seconds:
+                    stopped = f"did not end within {seconds:.0f} s"
+                elif peak > most_mb * 1e6:
+                    stopped = f"failed at {peak / 1e9:.1f} GB"
+                if stopped:
                     break
         finally:
             _end(process)
     spent = time.monotonic() - begin
-    problem = _problem(process.returncode, expired, seconds, log, artifact)
-    return Built(spent, peak / 1e6, 0 if problem else size(artifact), problem)
+    problem = stopped or _problem(process.returncode, log, artifact)
+    written = 0 if problem else size(artifact)
+    cpu = _cpu_seconds() - used
+    return Built(spent, peak / 1e6, written, problem, "", cpu, largest / 1e6)
 
 
 def size(artifact: Path) -> int:
@@ -74,9 +89,7 @@ def ending(code: int) -> str:
     return f"crashed ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
 
 
-def _problem(code: int, expired: bool, seconds: float, log: Path, artifact: Path) -> str:
-    if expired:
-        return f"did not end within {seconds:.0f} s"
+def _problem(code: int, log: Path, artifact: Path) -> str:
     if code < 0:
         return ending(code)
     if code:
@@ -107,8 +120,17 @@ def _tree(root: int) -> Iterator[int]:
         waiting += children.get(pid, ())
 
 
-def _resident(pid: int) -> int:
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    return 0
+def _resident(pid: int) -> tuple[int, int]:
+    """Bytes that a process holds, and the most that it ever held."""
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        fields = dict(line.split(":", 1) for line in lines if line.startswith("Vm"))
+        now, most = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+        return now, most
+    return 0, 0
+
+
+def _cpu_seconds() -> float:
+    """Of all processes that this one, or one of them, has waited for."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime

@@ -52,14 +52,14 @@ def block(
     return "\n\n".join(parts)
 
 
-def write(page: Path, text: str) -> None:
+def write(page: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Replace what stands between the two markers."""
-    before, found, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, ends, after = rest.partition(END)
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, ends, after = rest.partition(end)
     if not found or not ends:
-        raise SystemExit(f"{page}: needs the lines {BEGIN} and {END}")
+        raise SystemExit(f"{page}: needs the lines {begin} and {end}")
     partial = page.with_name(page.name + ".partial")
-    partial.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    partial.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
     partial.replace(page)
 
 

@@ -91,13 +91,19 @@ class Case:
 
 @dataclass(frozen=True)
 class Built:
-    """How a build went. `problem`: empty, or why there is no artifact."""
+    """How a build went. `problem`: empty, or why there is no artifact.
+
+    `peak_mb`: resident memory of all processes together; `largest_mb`: of the largest one, which
+    the kernel records, so that no short peak is missed. `cpu_seconds`: user and system time of all.
+    """
 
     seconds: float
     peak_mb: float
     bytes: int
     problem: str = ""
     note: str = ""
+    cpu_seconds: float = 0.0
+    largest_mb: float = 0.0
 
 
 @dataclass(frozen=True)
