@@ -127,6 +127,13 @@ def read(path: Path, lineages: Mapping[str, str]) -> Statistics:
     )
 
 
+def by_name(path: Path) -> Statistics:
+    """All statistics in `path`, by the names that values had when it was written."""
+    arrays = _arrays(path)
+    header = _header(path, arrays["header"])
+    return read(path, {row["id"]: row["lineage"] for row in header["values"]})
+
+
 def samples(path: Path) -> tuple[str, ...]:
     """The digests of the samples that the statistics in `path` have seen; none without the file."""
     return tuple(_header(path, _arrays(path)["header"])["samples"]) if path.exists() else ()

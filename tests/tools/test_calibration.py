@@ -272,7 +272,7 @@ def test_policies_are_what_edgec_reads(tmp_path: Path) -> None:
     options = calibration_accuracy.options(cases.METHODS[0], tmp_path)
     policy = load_policy(Path(options[options.index("--policy") + 1]))
     assert policy.limits.part_sqnr_db is policy.limits.cosine is None
-    assert [(one.pattern, str(one.method)) for one in policy.parts] == [("*", "minmax")]
+    assert [(one.pattern, one.methods) for one in policy.parts] == [("*", ("minmax",))]
 
 
 def test_a_bundle_that_used_another_method_does_not_stand_for_one() -> None:

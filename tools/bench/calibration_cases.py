@@ -33,10 +33,10 @@ def _ort(name: str, label: str, method: str) -> Cost:
     return Cost(f"ort-{name}", f"onnxruntime {label}", "ort", (FEW,), (), settings)
 
 
-_ENDS, _ALL = (FEW, MANY), (FEW, SOME, MANY)
+_ENDS = (FEW, SOME)  # what the marginal cost follows from
 COSTS = (
-    Cost("plain", "inference alone", "plain", _ALL, (MOST,), {"threads": THREADS}),
-    Cost("edgec", "edgec", "edgec", _ALL, (MOST,), {"threads": THREADS}),
+    Cost("plain", "inference alone", "plain", _ENDS, (MANY, MOST), {"threads": THREADS}),
+    Cost("edgec", "edgec", "edgec", _ENDS, (MANY, MOST), {"threads": THREADS}),
     Cost("plain-1", "inference alone, 1 thread", "plain", _ENDS, (), {"threads": 1}),
     Cost("edgec-1", "edgec, 1 thread", "edgec", _ENDS, (), {"threads": 1}),
     Cost(
@@ -58,7 +58,7 @@ COSTS = (
         {"method": "Entropy", "options": {"num_bins": 2048, "num_quantized_bins": 128}},
     ),
     _ort("percentile", "Percentile", "Percentile"),
-    Cost("nncf", "nncf.quantize, OpenVINO", "nncf", (FEW, SOME), (), {"form": "openvino"}),
+    Cost("nncf", "nncf.quantize, OpenVINO", "nncf", (SOME,), (), {"form": "openvino"}),
 )
 
 
@@ -113,6 +113,7 @@ class Method:
         return "\n".join([*parts, "[limits]", "part_sqnr_db = false", "cosine = false", ""])
 
 
+BARE = ("bias_correction = false", "smoothing = false", 'rounding = "nearest"')
 METHODS = (
     Method("minmax", "minmax", "minmax"),
     Method("moving_average", "moving average", "moving_average"),
@@ -120,5 +121,7 @@ METHODS = (
     Method("mse", "mse", "mse"),
     Method("entropy", "entropy", "entropy"),
     Method("auto", "auto", "auto"),
+    Method("bare", "minmax, no recovery", "minmax", BARE),
+    Method("bias", "minmax, bias correction alone", "minmax", BARE[1:]),
 )
 TASKS = ("towers", "minilm", "ocr-rec", "ocr-det")

@@ -13,7 +13,7 @@ from typing import Any
 import calibration_samples
 import peers_build
 import peers_cache as cache
-from calibration_cases import COSTS, MANY, SUFFIXES, Cost, command, told
+from calibration_cases import COSTS, SOME, SUFFIXES, Cost, command, told
 from peers_steps import Bench, say
 from peers_types import Built, Model
 
@@ -121,7 +121,7 @@ class Costs:
 
     def _search(self) -> dict[str, dict[str, float]]:
         """Threshold searches over the statistics that edgec wrote last, if it wrote any."""
-        statistics = self._output("edgec", MANY)
+        statistics = self._output("edgec", SOME)
         if not statistics.is_file():
             return {}
         say(f"{self._model.name}: searching thresholds")

@@ -1,6 +1,6 @@
 """The figures that calibration is held to: each follows from the runs of a model, with its aim.
 
-    CPU time of one more sample = (t(512 samples) - t(32 samples)) / 480
+    CPU time of one more sample = (t(128 samples) - t(32 samples)) / 96
 
 so that set-up drops out. Ratios pair the runs of one round; a figure is the median over the rounds.
 """
@@ -54,8 +54,8 @@ def cpu(results: Results, case: str, samples: int) -> Rounds:
 
 def marginal(results: Results, case: str) -> Rounds:
     """CPU seconds of one more sample."""
-    few, many = cpu(results, case, FEW), cpu(results, case, MANY)
-    return {turn: (many[turn] - few[turn]) / (MANY - FEW) for turn in many if turn in few}
+    few, many = cpu(results, case, FEW), cpu(results, case, SOME)
+    return {turn: (many[turn] - few[turn]) / (SOME - FEW) for turn in many if turn in few}
 
 
 def peak(results: Results, case: str, samples: int) -> float | None:

@@ -19,7 +19,7 @@ HEAD = ("case", "samples", "CPU s", "wall s", "peak MB", "over inference", "valu
 NOTE = """
 CPU time: user and system time of a case's process and its children. A case runs in a process of its
 own from start to end, imports included; {rounds} rounds, every second one backwards; medians, and
-quartiles in brackets. One more sample: (t(512) - t(32)) / 480, the same for edgec and for
+quartiles in brackets. One more sample: (t(128) - t(32)) / 96, the same for edgec and for
 inference, paired by round. Peak memory: the largest process of a case, as the kernel records it; a
 case whose processes hold 12 GB together is ended. Inference alone reads the same files and runs the
 source model in ONNX Runtime with all its optimisations. edgec: `edgec calibrate --target host

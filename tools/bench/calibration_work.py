@@ -87,9 +87,9 @@ def search(file: Path) -> dict[str, Any]:
 
 
 def _statistics(file: Path) -> Any:
-    from edgec.statistics import load
+    from edgec.statistics_file import by_name
 
-    return load(file)
+    return by_name(file)
 
 
 def times(seen: Any, methods: dict[str, Any], limits: Any) -> dict[str, Any]:
