@@ -63,12 +63,15 @@ def second_moments(
     inputs: Sequence[Input],
     threads: int,
     most: int = BYTES,
+    shrinkage: float = 0.0,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """E[x x^T], float64 [G, K, K], of `nodes` that are Conv, Gemm or MatMul with a constant weight.
 
     K: the rows of the weight of a product (G = 1), or of a Conv with G groups C / G times the taps
     of its kernel, in the order of its weight. `most`: bytes of moments at once; a larger one goes
     alone. Nodes that read the same vectors get the same array. What overflows is not finite.
+    `shrinkage`: of moments that n vectors make, this times K / n of the mean diagonal is added to
+    the diagonal: a few vectors say little of most directions.
     """
     wanted, readers = set(nodes), dict[Unfolding, list[str]]()
     for node in graph.model.graph:
@@ -79,7 +82,7 @@ def second_moments(
         with tempfile.TemporaryDirectory(prefix="edgec-moments-") as folder:
             path = Path(folder) / "moments.onnx"
             save(_reduced(graph.model, group), path)
-            gathered = call(_gather, path, list(files), list(inputs), group, threads)
+            gathered = call(_gather, path, list(files), list(inputs), group, threads, shrinkage)
         for found, moment in zip(group, gathered, strict=True):
             for name in readers[found]:
                 yield name, moment
@@ -250,6 +253,7 @@ def _gather(
     inputs: Sequence[Input],
     found: Sequence[Unfolding],
     threads: int,
+    shrinkage: float,
 ) -> list[np.ndarray]:
     """One pass over the samples."""
     reference = Reference(path, threads)
@@ -262,4 +266,9 @@ def _gather(
             sums[index] += made[second]
             sizes[index] += int(made[size])
     counts = [size / (one.groups * one.size) for size, one in zip(sizes, found, strict=True)]
-    return [total / count for total, count in zip(sums, counts, strict=True)]
+    for total, count, one in zip(sums, counts, found, strict=True):
+        total /= count
+        mean = np.trace(total, axis1=1, axis2=2) / one.size
+        places = np.arange(one.size)
+        total[:, places, places] += (shrinkage * one.size / count) * mean[:, None]
+    return sums

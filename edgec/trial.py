@@ -40,6 +40,7 @@ from edgec.verify import EndToEnd, PartFiles, PartResult, cut, verify_outputs, v
 
 ROUNDS = 7
 MOMENT_SAMPLES = 32  # that second moments are gathered on
+SHRINKAGE = 0.01  # of moments of few vectors
 ROUND_MS = 60.0  # how long one round of a measurement takes, about
 
 
@@ -164,7 +165,8 @@ class Trials:
             self._say(f"second moments of {len(wanted)} inputs of weights")
             files = [row.path for row in rows[:: max(1, len(rows) // MOMENT_SAMPLES)]]
             needs = self._prepared.inputs
-            self._moments.add(second_moments(graph, wanted, files, needs, self._threads))
+            found = second_moments(graph, wanted, files, needs, self._threads, shrinkage=SHRINKAGE)
+            self._moments.add(found)
         for index, part in enumerate(plan.parts):
             key = _key(plan, part, graph)
             if key not in self._recovered:
