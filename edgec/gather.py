@@ -1,8 +1,8 @@
 """Stage 5: which samples are calibrated on, which verify, and how either sees them.
 
-Calibration runs them one by one and without padding, the checks of parts as the engines will see
-them, the comparison from end to end as they were given. What statistics of an earlier calibration
-have seen never verifies.
+Calibration and the checks of parts run them as the engines will see them, calibration one by one;
+the comparison from end to end as they were given. What an earlier calibration has seen never
+verifies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edgec.bucket_proof import prove
 from edgec.buckets import Proposal, Wish, find, trim
 from edgec.errors import InputError
 from edgec.masks import UNNAMED
-from edgec.rows import Row, rows
+from edgec.rows import Row, digest, rows
 from edgec.runtime import npz
 from edgec.runtime.buckets import Buckets, fit
 from edgec.samples import Input, Samples, read
@@ -77,16 +77,21 @@ def gather(
 def _single(
     path: Path, inputs: Sequence[Input], buckets: Buckets | None, folder: Path
 ) -> list[Row]:
-    """The samples in a file, without their padding where buckets would cut it."""
+    """The samples in a file as the engines will see them, known by what they are unpadded.
+
+    Padding up to a bucket is calibrated on, since INT8 meets it on the device. What identifies a
+    sample does not depend on how it was padded, nor on the buckets that further data may change.
+    """
     files = apart(path, inputs, folder / "rows")
-    if buckets is not None:
-        exact, places = buckets._replace(sizes=()), []
-        for index, file in enumerate(files):
-            places.append(folder / f"{index:06}" / file.name)
-            places[-1].parent.mkdir(parents=True)
-            npz.write(places[-1], fit(read(file, inputs), exact))
-        files = places
-    return rows(files)
+    if buckets is None:
+        return rows(files)
+    exact, found = buckets._replace(sizes=()), []
+    for index, file in enumerate(files):
+        feeds, place = read(file, inputs), folder / f"{index:06}" / file.name
+        place.parent.mkdir(parents=True)
+        npz.write(place, fit(feeds, buckets))
+        found.append(Row(place, digest(fit(feeds, exact))))
+    return found
 
 
 def apart(path: Path, inputs: Sequence[Input], folder: Path) -> list[Path]:

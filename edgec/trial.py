@@ -21,7 +21,7 @@ from edgec.moments import Stored, second_moments
 from edgec.needs import union
 from edgec.placement import place
 from edgec.quantize import quantize
-from edgec.tune import round_by_moments, tune
+from edgec.tune import round_by_moments, split, tune
 from edgec.types import (
     Artifact,
     Checks,
@@ -39,7 +39,6 @@ from edgec.types import (
 from edgec.verify import EndToEnd, PartFiles, PartResult, cut, verify_outputs, verify_parts
 
 ROUNDS = 7
-MOMENT_SAMPLES = 32  # that second moments are gathered on
 SHRINKAGE = 0.01  # of moments of few vectors
 ROUND_MS = 60.0  # how long one round of a measurement takes, about
 
@@ -159,14 +158,15 @@ class Trials:
         self, plan: Plan, known: Statistics, folder: Path
     ) -> tuple[dict[str, Recovery], tuple[Gain, ...]]:
         """What wins accuracy back, by part; tried once for the schemes that a part has."""
-        graph, rows = self._prepared.graph, self._rows
+        graph, (fit, judge) = self._prepared.graph, split(self._rows)
         wanted = [name for name in round_by_moments(graph, plan) if name not in self._moments]
-        if rows and wanted:
+        if fit and wanted:
             self._say(f"second moments of {len(wanted)} inputs of weights")
-            files = [row.path for row in rows[:: max(1, len(rows) // MOMENT_SAMPLES)]]
-            needs = self._prepared.inputs
-            found = second_moments(graph, wanted, files, needs, self._threads, shrinkage=SHRINKAGE)
-            self._moments.add(found)
+            files, needs = [row.path for row in fit], self._prepared.inputs
+            threads = self._threads
+            self._moments.add(
+                second_moments(graph, wanted, files, needs, threads, shrinkage=SHRINKAGE)
+            )
         for index, part in enumerate(plan.parts):
             key = _key(plan, part, graph)
             if key not in self._recovered:
@@ -178,7 +178,7 @@ class Trials:
                     self._prepared.target.runtime(plan.runtimes[part.name]),
                     known,
                     self._moments,
-                    rows,
+                    judge,
                     folder / f"tune_{index}",
                     self._threads,
                 )

@@ -43,8 +43,9 @@ from edgec.types import (
     Statistics,
 )
 
-SAMPLES = 24  # on which a stage is judged
-MARGIN = 0.2  # dB
+SAMPLES = 32  # to round by, and to judge by, at most
+FEW, APART = 16, 4  # from so many samples on, every fourth judges and is not rounded by
+MARGIN = 0.4  # dB
 MOST = 200_000_000  # weights of a part, beyond which GPTQ would take too long
 INT8 = (Scheme.INT8_STATIC, Scheme.INT8_DYNAMIC, Scheme.INT8_WEIGHT_ONLY)
 
@@ -85,6 +86,23 @@ def round_by_moments(graph: Graph, plan: Plan) -> list[str]:
     return found
 
 
+def split(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Samples whose moments weights are rounded by, and others that judge; few serve for both."""
+    if len(rows) < FEW:
+        return list(rows), list(rows)
+    fit = [row for index, row in enumerate(rows) if index % APART]
+    return spread(fit, SAMPLES), spread(rows[::APART], SAMPLES)
+
+
+def spread(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most so many samples, from all over."""
+    return (
+        [rows[index * len(rows) // most] for index in range(most)]
+        if most < len(rows)
+        else list(rows)
+    )
+
+
 def plain(plan: RecoveryPlan) -> Recovery:
     """What is done where nothing can be tried: the preferred choice of everything but GPTQ."""
     return Recovery(
@@ -119,7 +137,6 @@ def tune(
     inputs = [str(v.name) for v in graph.model.graph.inputs]
     path = folder / "float.onnx"
     save(extract(graph.model, inputs, part.outputs), path)
-    step = max(1, len(rows) // SAMPLES)
     task = Task(
         part.name,
         path,
@@ -128,7 +145,7 @@ def tune(
         wish,
         runtime,
         moments,
-        tuple(rows[::step][:SAMPLES]),
+        tuple(rows),
         folder,
         threads,
     )
