@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,15 +12,19 @@ from typing import Any
 
 import bundles
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
+import small
 
 from edgec import pack
 from edgec.errors import InputError
 from edgec.runtime.bundle import Bundle
+from edgec.runtime.openers import opener
 
 pytest.importorskip("openvino")
 
-from irs import close, feeds, written
+from irs import TEXT, close, feeds, written
 
 from edgec.backends.openvino.ir import convert
 from edgec.runtime.openvino_session import open_artifact
@@ -44,6 +49,60 @@ def _cut(path: Path) -> None:
 
 def _noise(path: Path) -> None:
     path.write_bytes(os.urandom(4096))
+
+
+def keeping_weights(where: str, path: Path) -> bytes:
+    """Write an ONNX model whose weight lies at `where`; the bytes of the weight."""
+    made = ir.to_proto(small.model(TEXT, w=small.normal(0, 32, 48), v=small.normal(1, 48, 24)))
+    tensor = made.graph.initializer[0]
+    held = bytes(tensor.raw_data)
+    onnx.external_data_helper.set_external_data(tensor, where)
+    tensor.ClearField("raw_data")
+    path.write_bytes(made.SerializeToString())
+    return held
+
+
+@pytest.mark.parametrize("name", ["engine.onnx", "engine.xml"])
+@pytest.mark.parametrize("where", ["../secret.bin", "/tmp/secret.bin", "a/../../secret.bin", ""])
+def test_weights_outside_the_folder(where: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    held = keeping_weights(where, tmp_path / "a" / name)
+    (tmp_path / "secret.bin").write_bytes(held)
+    message = re.escape(f"{name} keeps weights outside its folder: {where!r}")
+    with pytest.raises(InputError, match=message):
+        open_artifact(tmp_path / "a" / name, {})
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_links_out_of_the_folder(backend: str, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    held = keeping_weights("weights.bin", folder / "engine.onnx")
+    (tmp_path / "secret.bin").write_bytes(held)
+    (folder / "weights.bin").symlink_to(tmp_path / "secret.bin")
+    with pytest.raises(InputError, match=r"outside its folder: 'weights\.bin'"):
+        opener(backend)(folder / "engine.onnx", {})
+    (folder / "weights.bin").unlink()
+    with pytest.raises(InputError, match=r"needs the data file 'weights\.bin', which is missing"):
+        opener(backend)(folder / "engine.onnx", {})
+    (folder / "real.bin").write_bytes(held)
+    (folder / "weights.bin").symlink_to(folder / "real.bin")
+    assert set(opener(backend)(folder / "engine.onnx", {}).run(feeds())) == {"y", "last"}
+
+
+def test_the_weights_of_an_ir_may_not_be_a_link_out_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    path = written(tmp_path / "a")
+    path.with_suffix(".bin").rename(tmp_path / "secret.bin")
+    path.with_suffix(".bin").symlink_to(tmp_path / "secret.bin")
+    with pytest.raises(InputError, match=r"outside its folder: 'engine\.bin'"):
+        open_artifact(path, {})
+
+
+def test_models_of_other_frameworks_are_not_opened(tmp_path: Path) -> None:
+    keeping_weights("weights.bin", tmp_path / "engine.pb")
+    with pytest.raises(InputError, match=r"engine\.pb: OpenVINO's engines are \.xml or \.onnx"):
+        open_artifact(tmp_path / "engine.pb", {})
 
 
 @pytest.mark.parametrize(
