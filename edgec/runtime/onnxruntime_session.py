@@ -17,7 +17,8 @@ onnxruntime 1.31, one process a case, 2 x 31 interleaved rounds, median against 
 The global thread pool would gain 2 % more and is not used: it cannot be changed once it exists,
 `InferenceSession` then fails for everybody in the process who does not ask for it, and the Python
 binding of onnxruntime 1.19 has no access to it. Where other programs keep the cores busy, never
-spinning is best by far (0.55 to 0.65 of the time): `load(path, settings={"spinning": "never"})`.
+spinning is best by far (0.55 to 0.65 of the time):
+`load(path, settings={"onnxruntime": {"spinning": "never"}})`.
 The other settings stand in `onnxruntime_settings`.
 """
 

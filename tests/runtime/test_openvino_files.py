@@ -19,6 +19,7 @@ import small
 
 from edgec import pack
 from edgec.errors import InputError
+from edgec.runtime import load
 from edgec.runtime.bundle import Bundle
 from edgec.runtime.openers import opener
 
@@ -181,8 +182,6 @@ def bundle(path: Path, count: int) -> Path:
 
 
 def test_engines_of_two_backends_in_one_bundle(tmp_path: Path) -> None:
-    from edgec.runtime import load
-
     path = bundle(tmp_path / "m.edgec", 2)
     with load(path, threads=1) as model:
         for seed, n, t in ((1, 2, 6), (2, 1, 3), (3, 4, 16)):
@@ -190,6 +189,43 @@ def test_engines_of_two_backends_in_one_bundle(tmp_path: Path) -> None:
             found = model.run(given)
             for name, array in bundles.expected(given).items():
                 np.testing.assert_allclose(found[name], array, atol=1e-5)
+        assert model.self_test().passed
+
+
+def test_each_backend_of_a_bundle_takes_settings_of_its_own(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "m.edgec", 2)
+    own = {"onnxruntime": {"spinning": "never"}, "openvino": {"specialise": 0}}
+    with load(path, settings={"threads": 1, **own}) as model:
+        session, other = (step.session for step in model._steps)
+        options = session._session.get_session_options()
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+        assert options.intra_op_num_threads == 1
+        assert other._most == 0
+        assert other._properties["INFERENCE_NUM_THREADS"] == 1
+    # what is under a backend's name goes before what is for all
+    with load(path, settings={"threads": 1, "openvino": {"threads": 2}}) as model:
+        assert model._steps[1].session._properties["INFERENCE_NUM_THREADS"] == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"spinning": "never"}, "openvino engine: not allowed: unknown setting 'spinning'"),
+        ({"openvino": {"spinning": "never"}}, "openvino engine: .* unknown setting 'spinning'"),
+        ({"openvimo": {"hint": "latency"}}, "unknown setting 'openvimo'"),
+        ({"openvino": "latency"}, "the settings of backend openvino are no mapping: 'latency'"),
+    ],
+)
+def test_settings_that_no_backend_of_the_bundle_takes(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load(bundle(tmp_path / "m.edgec", 2), settings=settings)
+
+
+def test_settings_for_a_built_in_backend_that_the_bundle_does_not_use(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "m.edgec", 1)
+    with load(path, settings={"onnxruntime": {"spinning": "never"}}) as model:
         assert model.self_test().passed
 
 
