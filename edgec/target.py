@@ -37,7 +37,7 @@ _GRID = {
 }
 _LADDER = {"with_data", "without_data", "int8_ops", "speed", "smooth"}
 _LADDER |= {"reason", "source", "confidence"}
-_OP = {"schemes", "follows", "float_output", "note"}
+_OP = {"schemes", "follows", "float_output", "dynamic_inputs", "note"}
 
 
 def names() -> list[str]:
@@ -200,5 +200,6 @@ def _op(op_type: str, row: Mapping[str, Any]) -> OpRule:
         schemes=frozenset(map(Scheme, row["schemes"])),
         follows=bool(row.get("follows", False)),
         float_output=bool(row.get("float_output", False)),
+        dynamic_inputs=int(row.get("dynamic_inputs", 0)),
         note=str(row["note"]),
     )

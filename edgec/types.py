@@ -276,13 +276,15 @@ class OpRule:
     """What a runtime can do with one op type: the schemes, and how it passes ranges on.
 
     `follows`: the op moves or selects values, so that it runs on its input's grid.
-    `float_output`: INT8 in and float out is one kernel.
+    `float_output`: INT8 in and float out is one kernel. `dynamic_inputs`: how many inputs a product
+    needs at least for dynamic INT8; with fewer, its activations stay in float.
     """
 
     op_type: str
     schemes: frozenset[Scheme]
     follows: bool
     float_output: bool
+    dynamic_inputs: int
     note: str
 
 

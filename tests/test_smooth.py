@@ -165,8 +165,11 @@ def test_only_what_float_ops_make_is_smoothed() -> None:
 
 
 def test_compressed_weights_need_no_extremes() -> None:
-    found = chain()
-    plan, _ = planned(found, FEEDS, Scheme.INT8_DYNAMIC)
+    wide = CHAIN.replace("32]", "64]")
+    names = ("wq", "wk", "wo")
+    found = small.canonical(small.model(wide, **{n: small.normal(0, 64, 64) for n in names}))
+    feeds = [{"x": small.normal(seed, 1, 10, 64)} for seed in range(2)]
+    plan, _ = planned(found, feeds, Scheme.INT8_DYNAMIC)
     assert all(plan.decisions[name].smooth for name in ("q", "k", "out"))
     runtimes = [small.runtime("x86-vnni", name) for name in ("openvino", "onnxruntime")]
     assert place(found.model, plan.decisions, runtimes[0]).extents == frozenset()

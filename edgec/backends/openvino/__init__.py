@@ -14,7 +14,9 @@ from edgec.graphs import save
 from edgec.isolate import call
 from edgec.types import Artifact, Decision, Engine, Part, Scheme
 
-GROUP_SIZE = 64  # values that share a scale where activations are quantized at run time
+# Values that share a scale where activations are quantized at run time; the table's
+# `dynamic_inputs` follow from it.
+GROUP_SIZE = 64
 
 
 class Backend:
