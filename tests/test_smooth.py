@@ -14,25 +14,9 @@ from engines import everywhere, seen
 from edgec.placement import place
 from edgec.quantize import quantize, smooth
 from edgec.quantize.weights import quantize_weight
-from edgec.types import Decision, Graph, Kind, Plan, Scheme, Statistics, Target
+from edgec.types import Decision, Graph, Plan, Scheme, Statistics
 
 GRID = small.runtime("x86-vnni").grid
-
-
-@pytest.fixture(autouse=True)
-def smoothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These graphs count as mlp, which the table does not smooth on OpenVINO."""
-    real = small.target
-
-    def smoothed(name: str, backend: str = "onnxruntime") -> Target:
-        row = real(name, backend)
-        runtimes = []
-        for one in row.runtimes:
-            mlp = replace(one.ladders[Kind.MLP], smooth=True)
-            runtimes.append(replace(one, ladders={**one.ladders, Kind.MLP: mlp}))
-        return replace(row, runtimes=tuple(runtimes))
-
-    monkeypatch.setattr(small, "target", smoothed)
 
 
 def rounded(x: np.ndarray) -> np.ndarray:

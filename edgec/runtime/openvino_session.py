@@ -28,7 +28,7 @@ HINTS = {"latency": "LATENCY", "throughput": "THROUGHPUT"}
 SUFFIXES = (".xml", ".onnx")
 SPECIALISE = 5
 _KEYS = {"device", "neighbours", "threads", "precision", "hint", "specialise"}
-_KEYS |= {"dynamic_quantization_group"}
+_KEYS |= {"dynamic_quantization_group", "snippets"}
 _REBUILD = "Build the bundle again with this version of edgec."
 Shapes = Tuple[Tuple[int, ...], ...]
 
@@ -115,7 +115,8 @@ def open_artifact(artifact: Union[Path, bytes], settings: Mapping[str, Any]) -> 
     """Open an IR (`.xml` with its `.bin` beside it) or an ONNX file; see `edgec.runtime.openers`.
 
     `settings`: precision (float32, bfloat16, float16), hint (latency, throughput), specialise
-    (0 to 64), dynamic_quantization_group (0: off), threads, device (cpu, gpu, npu).
+    (0 to 64), dynamic_quantization_group (0: off), snippets (false: the CPU plugin generates no
+    code for groups of ops), threads, device (cpu, gpu, npu).
     """
     device, properties, most = configure(settings)
     if isinstance(artifact, bytes):
@@ -173,6 +174,11 @@ def configure(settings: Mapping[str, Any]) -> Tuple[str, Dict[str, Any], int]:
     if device == "CPU":
         group = _number(settings, "dynamic_quantization_group", 0, 1 << 16)
         properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(group)  # 2024.4 refuses an int
+    snippets = settings.get("snippets", True)
+    if type(snippets) is not bool:
+        _bad_setting("snippets {!r}".format(snippets))
+    if device == "CPU" and not snippets:
+        properties["SNIPPETS_MODE"] = "DISABLE"
     cache = os.environ.get("EDGEC_CACHE")
     if cache:
         properties["CACHE_DIR"] = os.path.join(cache, "openvino")
