@@ -25,7 +25,7 @@ _TOP = {"summary", "arch", "requires", "rank", "default_stack", "verified", "sta
 _STACK = {"runtimes"}
 _PLAIN = {"backend", "device", "max_opset", "max_ir", "source", "confidence"}
 _RUNTIME = _PLAIN | {"like", "precision", "static_shapes", "compressed_dynamic", "settings"}
-_RUNTIME |= {"wrong_dense_chains", "grid", "ladders", "ops"}
+_RUNTIME |= {"wrong_dense_chains", "unpack_weights", "grid", "ladders", "ops"}
 _GRID = {
     "activations",
     "symmetric_activations",
@@ -173,6 +173,7 @@ def _runtime(name: str, row: Mapping[str, Any]) -> Runtime:
         static_shapes=bool(row.get("static_shapes", False)),
         compressed_dynamic=bool(row.get("compressed_dynamic", False)),
         wrong_dense_chains=bool(row.get("wrong_dense_chains", False)),
+        unpack_weights=bool(row.get("unpack_weights", False)),
         settings=row.get("settings", {}),
         grid=Grid(**grid),
         ops={op: _op(op, rule) for op, rule in row["ops"].items()},

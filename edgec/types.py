@@ -295,7 +295,8 @@ class Runtime:
     `precision`: what its float ops compute with; `static_shapes`: it takes fixed dimensions only;
     `compressed_dynamic`: it quantizes activations by itself where weights are INT8, so that dynamic
     INT8 is emitted as INT8 weights; `wrong_dense_chains`: its code generator spoils INT8 products
-    in a row, so that it is switched off for engines that have them; `settings` go to the opener.
+    in a row, so that it is switched off for engines that have them; `unpack_weights`: engines with
+    INT8 weights alone unpack them once, to float; `settings` go to the opener.
     """
 
     name: str
@@ -307,6 +308,7 @@ class Runtime:
     static_shapes: bool
     compressed_dynamic: bool
     wrong_dense_chains: bool
+    unpack_weights: bool
     settings: Mapping[str, object]
     grid: Grid
     ops: Mapping[str, OpRule]
