@@ -15,9 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.errors import InternalError
-from edgec.graphs import add_initialiser
+from edgec.graphs import add_initialiser, replace
 from edgec.quantize import smooth
-from edgec.quantize.weight_only import replace
 from edgec.quantize.weights import matrix, quantize_weight
 from edgec.types import Grid, Statistics
 
