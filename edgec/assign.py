@@ -132,15 +132,23 @@ def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bo
         )
         for part in plan.parts
     }
-    return replace(plan, decisions=decisions, schemes=schemes)
+    ladders = {
+        name: steps[1:] if steps[:1] == (schemes[name],) else steps
+        for name, steps in plan.ladders.items()
+    }
+    return replace(plan, decisions=decisions, schemes=schemes, ladders=ladders)
 
 
 def _effective(
     part: Part, scheme: Scheme, runtime: Runtime, decisions: Mapping[str, Decision]
 ) -> Scheme:
-    """A part of which no node can have its scheme is what its nodes are: float."""
-    used = any(decisions[node].scheme not in FLOAT_SCHEMES for node in part.nodes)
-    return scheme if used or scheme in FLOAT_SCHEMES else runtime.precision
+    """A part of which no node can have its scheme is what its nodes are: float, or INT8 weights."""
+    found = {decisions[node].scheme for node in part.nodes} - FLOAT_SCHEMES
+    if scheme in FLOAT_SCHEMES or scheme in found:
+        return scheme
+    if scheme is Scheme.INT8_DYNAMIC and found == {Scheme.INT8_WEIGHT_ONLY}:
+        return Scheme.INT8_WEIGHT_ONLY
+    return scheme if found else runtime.precision
 
 
 def ladder(
@@ -226,6 +234,12 @@ def _verdict(
     rule = runtime.ops.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if rule is None:
         return runtime.precision, f"{node.op_type} has no INT8 form on {runtime.name}", "ops table"
+    if scheme is Scheme.INT8_DYNAMIC and (few := _few_inputs(node, rule)):
+        scheme, reason, evidence = (
+            Scheme.INT8_WEIGHT_ONLY,
+            few,
+            f"{runtime.name}, ops.{rule.op_type}",
+        )
     refusal = _refusal(node, rule, scheme, row.int8_ops, data)
     if refusal is None:
         return scheme, reason, evidence
@@ -292,6 +306,18 @@ def _weight_refusal(node: ir.Node, scheme: Scheme) -> str | None:
     if node.op_type == "Conv" and len(sizes) != 4 and scheme is Scheme.INT8_STATIC:
         return f"a {len(sizes) - 2}-D convolution has no INT8 kernel"
     return None
+
+
+def _few_inputs(node: ir.Node, rule: OpRule) -> str:
+    """Why dynamic INT8 would leave a product's activations in float, or an empty text."""
+    value = weight(node)
+    if value is None or value.shape is None or len(value.shape) != 2:
+        return ""
+    given = value.shape[attribute(node, "transB", 0)]
+    if not isinstance(given, int) or given >= rule.dynamic_inputs:
+        return ""
+    least = rule.dynamic_inputs
+    return f"{given} inputs, and below {least} its activations stay in float: INT8 weights alone"
 
 
 def _is_per_column(bias: ir.Value, columns: int) -> bool:

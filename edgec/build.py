@@ -28,7 +28,7 @@ from edgec.partition import partition
 from edgec.policy import check_policy, load_policy
 from edgec.recipe import DEFAULT, load_recipe
 from edgec.report import write_report
-from edgec.settle import Settled, choose, contenders, is_slower, plainest, race, settle
+from edgec.settle import Settled, choose, contenders, no_better, plainest, race, settle
 from edgec.target import HOST, load_target
 from edgec.trial import Prepared, Trial, Trials
 from edgec.types import Limits, Placement, Range, Report, Target
@@ -105,8 +105,10 @@ def build(job: Job) -> Report:
             say("timing whole models against FP32: " + ", ".join(one.name for one in found))
             feeds = found[0].trial.end.inputs
             raced = race(found, job.model, runnable, feeds, threads)
-            if is_slower(raced):
-                plain = plainest(prepared, data=with_data)
+            if reason := no_better(raced):
+                ran = any(one.speed is not None for one in raced)
+                best = choose(found, raced).plan if ran else prepared.plan
+                plain = plainest(prepared, best, reason, data=with_data)
                 found = [settle("float", plain, prepared, trials, data=with_data, say=say)]
                 tried, raced = [*tried, *raced], race(found, job.model, runnable, feeds, threads)
             chosen, tried = choose(found, raced), [*raced, *tried]

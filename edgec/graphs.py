@@ -109,6 +109,18 @@ def add_initialiser(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     return value
 
 
+def replace(model: ir.Model, node: ir.Node, steps: Sequence[ir.Node], old: ir.Value) -> None:
+    """Put `steps` in the place of `node`; the last output takes over the name of `old`."""
+    new, name = steps[-1].outputs[0], old.name
+    for step in steps[:-1]:
+        step.outputs[0].name = f"{step.name}/out"
+    new.type, new.shape = old.type, old.shape
+    model.graph.insert_before(node, steps)
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    model.graph.remove(node, safe=True)
+    new.name = name
+
+
 def attribute(node: ir.Node, name: str, default: int) -> int:
     """An integer attribute of a node."""
     found = node.attributes.get(name)

@@ -7,6 +7,7 @@ another backend or device, another precision of the float ops, or `joining = "pe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 from edgec.errors import UnsupportedError
 from edgec.graphs import extract, reads
@@ -102,22 +103,41 @@ def _half(plan: Plan, parts: Sequence[Part], precision: Scheme) -> bool:
 
 
 def _ordered(parts: Sequence[Part], homes: Mapping[str, Home]) -> list[Part]:
-    """Parts so that each comes after those that make its inputs, and beside those of its home."""
+    """Parts so that each comes after those that make its inputs, in the fewest runs of one home.
+
+    Breadth first over the homes of the next run. A run takes all that it can, which never costs a
+    later one; so the first order that is complete has the fewest.
+    """
+    able = _run([], parts, parts)
+    if len(able) < len(parts):
+        waiting = ", ".join(part.name for part in parts if part not in able)
+        raise UnsupportedError(
+            f"the parts {waiting} need each other's shapes: they cannot be engines of their own",
+            hint='leave joining = "together", the default, and all parts on one runtime',
+        )
+    groups = {home: [p for p in parts if homes[p.name] == home] for home in homes.values()}
+    orders: list[list[Part]] = [[]]
+    seen: set[frozenset[str]] = set()
+    while not (whole := [order for order in orders if len(order) == len(parts)]):
+        found = []
+        for order, own in product(orders, groups.values()):
+            longer = [*order, *_run(order, own, parts)]
+            names = frozenset(part.name for part in longer)
+            if names not in seen:
+                found.append(longer)
+            seen.add(names)
+        orders = found
+    return whole[0]
+
+
+def _run(before: Sequence[Part], own: Sequence[Part], parts: Sequence[Part]) -> list[Part]:
+    """All parts of `own` that can follow on those `before`, each after the makers of its inputs."""
     maker = {value: part.name for part in parts for value in part.outputs}
-    done: set[str] = {""}  # what no part makes is there from the start
-    ordered: list[Part] = []
-    waiting = list(parts)
-    while waiting:
-        ready = [p for p in waiting if all(maker.get(v, "") in done for v in p.inputs)]
-        if not ready:
-            names = ", ".join(part.name for part in waiting)
-            raise UnsupportedError(
-                f"the parts {names} need each other's shapes: they cannot be engines of their own",
-                hint='leave joining = "together", the default, and all parts on one runtime',
-            )
-        last = homes[ordered[-1].name] if ordered else None
-        chosen = next((part for part in ready if homes[part.name] == last), ready[0])
-        waiting.remove(chosen)
-        done.add(chosen.name)
-        ordered.append(chosen)
-    return ordered
+    done = {"", *(part.name for part in before)}  # what no part makes is there from the start
+    run: list[Part] = []
+    waiting = [part for part in own if part.name not in done]
+    while ready := [p for p in waiting if all(maker.get(v, "") in done for v in p.inputs)]:
+        run.append(ready[0])
+        done.add(ready[0].name)
+        waiting.remove(ready[0])
+    return run

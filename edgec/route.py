@@ -35,7 +35,7 @@ def allowed(part: Part, graph: Graph, policy: Policy, target: Target) -> tuple[R
     if not fits:
         names = ", ".join(one.name for one in found)
         raise UnsupportedError(
-            f"part {part.name}: {names} takes fixed shapes only, and {loose} is symbolic",
+            f"part {part.name}: {names} takes fixed shapes only, and {loose}",
             hint="fix the shapes of the model's inputs, e.g. --shape image=1x3x224x224",
         )
     return tuple(fits)
@@ -101,12 +101,14 @@ def _wanted(part: Part, policy: Policy) -> str | None:
 
 
 def _symbolic(part: Part, graph: Graph) -> str:
-    """The first symbolic dimension among a part's inputs, or an empty text."""
+    """What is not fixed of the first of a part's inputs of which anything is not, or empty."""
     values = ir.convenience.create_value_mapping(graph.model.graph, include_subgraphs=False)
     for name in part.inputs:
-        bounds = graph.shapes.get(name, ())
-        for axis, dim in enumerate(values[name].shape or ()):
+        bounds, shape = graph.shapes.get(name, ()), values[name].shape
+        if shape is None and not bounds:
+            return f"the shape of {name} is unknown"
+        for axis, dim in enumerate(shape if shape is not None else bounds):
             fixed = axis < len(bounds) and bounds[axis].low == bounds[axis].high
             if not isinstance(dim, int) and not fixed:
-                return f"{name}[{axis}]"
+                return f"{name}[{axis}] is symbolic"
     return ""

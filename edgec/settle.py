@@ -10,19 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgec import timing
 from edgec.assign import assign, decide, match
+from edgec.blame import Broken
 from edgec.errors import EmitError, InternalError
 from edgec.revise import SLOWER, retreat, revise, worst
 from edgec.route import alone, mixed
-from edgec.runtime import bench
-from edgec.trial import Broken, Prepared, Trial, Trials
+from edgec.trial import Prepared, Trial, Trials
 from edgec.types import Contender, Feeds, Limits, Plan, Revision, Scheme, Speed
 
 MAX_REVISIONS = 16
 RIVAL = 0.7  # of the expected speed, from which another scheme is worth a trial
 CLOSE = 0.97  # of the fastest's speed: within this, the more exact one is taken
-ROUNDS = 7
-ROUND_MS = 100.0
 
 
 @dataclass(frozen=True)
@@ -171,15 +170,14 @@ def _better(part: str, other: Settled, settled: Settled) -> bool:
     return new[part] * CLOSE > old[part] or (exact and new[part] >= CLOSE * old[part])
 
 
-def plainest(prepared: Prepared, *, data: bool) -> Plan:
-    """Every part on its safest scheme, for a model that INT8 makes slower as a whole."""
-    plan = prepared.plan
+def plainest(prepared: Prepared, plan: Plan, reason: str, *, data: bool) -> Plan:
+    """The plan with every part on its safest scheme, where INT8 makes the whole no better."""
     changes = tuple(
         Revision(
             part.name,
             plan.schemes[part.name],
             plan.ladders[part.name][-1],
-            "slower than its source in FP32 as a whole model",
+            reason,
         )
         for part in prepared.parts
         if plan.ladders[part.name]
@@ -201,33 +199,34 @@ def race(
     feeds: Feeds,
     threads: int,
 ) -> list[Contender]:
-    """Time whole models, each in its own process, in alternating rounds with the FP32 source."""
-    cases = [bench.Case("FP32", source, threads)]
-    cases += [bench.Case(one.name, runnable(one), threads) for one in settled]
-    probe = bench.measure(cases[:1], feeds, rounds=1, warmup=2, calls_per_round=3)[0]
-    calls = max(1, min(20, round(ROUND_MS / max(probe.p50, 0.01))))
-    base, *timings = bench.measure(cases, feeds, rounds=ROUNDS, calls_per_round=calls)
-    return [
-        Contender(
-            one.name,
-            one.plan.runtimes,
-            Speed(one.name, base, timing, bench.ratio(base, timing)),
-            exactness(one.trial),
-            "",
-        )
-        for one, timing in zip(settled, timings, strict=True)
-    ]
+    """Time the whole models beside the FP32 source; a failure stands in place of a speed."""
+    found = timing.race(source, {one.name: runnable(one) for one in settled}, feeds, threads)
+    raced = []
+    for one in settled:
+        made, exact = found[one.name], exactness(one.trial)
+        if isinstance(made, EmitError):
+            failure = f"the whole model: {made.message}"
+            raced.append(Contender(one.name, one.plan.runtimes, None, exact, failure))
+        else:
+            raced.append(Contender(one.name, one.plan.runtimes, made, exact, ""))
+    return raced
 
 
-def is_slower(raced: Sequence[Contender]) -> bool:
-    """Whether every plan is slower than the source model, beyond the noise."""
+def no_better(raced: Sequence[Contender]) -> str:
+    """Why none of the plans is worth it: all fail, or are slower than the source; else empty."""
     gains = [one.speed.gain for one in raced if one.speed is not None]
-    return all(gain.median < SLOWER and gain.high < 1 for gain in gains)
+    if not gains:
+        return raced[0].failure
+    slower = all(gain.median < SLOWER and gain.high < 1 for gain in gains)
+    return "slower than its source in FP32 as a whole model" if slower else ""
 
 
 def choose(settled: Sequence[Settled], raced: Sequence[Contender]) -> Settled:
-    """The fastest; of those nearly as fast, the most exact."""
-    best = max(one.speed.gain.median for one in raced if one.speed is not None)
+    """The fastest; of those nearly as fast, the most exact. Raises EmitError where all failed."""
+    gains = [one.speed.gain.median for one in raced if one.speed is not None]
+    if not gains:
+        raise EmitError(raced[0].failure, hint="choose another runtime by --backend or a policy")
+    best = max(gains)
     close = [
         index
         for index, one in enumerate(raced)

@@ -25,7 +25,7 @@ _TOP = {"summary", "arch", "requires", "rank", "default_stack", "verified", "sta
 _STACK = {"runtimes"}
 _PLAIN = {"backend", "device", "max_opset", "max_ir", "source", "confidence"}
 _RUNTIME = _PLAIN | {"like", "precision", "static_shapes", "compressed_dynamic", "settings"}
-_RUNTIME |= {"grid", "ladders", "ops"}
+_RUNTIME |= {"wrong_dense_chains", "unpack_weights", "grid", "ladders", "ops"}
 _GRID = {
     "activations",
     "symmetric_activations",
@@ -37,7 +37,7 @@ _GRID = {
 }
 _LADDER = {"with_data", "without_data", "int8_ops", "speed", "smooth"}
 _LADDER |= {"reason", "source", "confidence"}
-_OP = {"schemes", "follows", "float_output", "note"}
+_OP = {"schemes", "follows", "float_output", "dynamic_inputs", "note"}
 
 
 def names() -> list[str]:
@@ -172,6 +172,8 @@ def _runtime(name: str, row: Mapping[str, Any]) -> Runtime:
         precision=Scheme(row.get("precision", "float32")),
         static_shapes=bool(row.get("static_shapes", False)),
         compressed_dynamic=bool(row.get("compressed_dynamic", False)),
+        wrong_dense_chains=bool(row.get("wrong_dense_chains", False)),
+        unpack_weights=bool(row.get("unpack_weights", False)),
         settings=row.get("settings", {}),
         grid=Grid(**grid),
         ops={op: _op(op, rule) for op, rule in row["ops"].items()},
@@ -200,5 +202,6 @@ def _op(op_type: str, row: Mapping[str, Any]) -> OpRule:
         schemes=frozenset(map(Scheme, row["schemes"])),
         follows=bool(row.get("follows", False)),
         float_output=bool(row.get("float_output", False)),
+        dynamic_inputs=int(row.get("dynamic_inputs", 0)),
         note=str(row["note"]),
     )

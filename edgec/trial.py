@@ -5,22 +5,26 @@ Trials of one build share statistics; parts whose decisions did not change are n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from edgec import samples as data
 from edgec.backends import backend
+from edgec.blame import Broken, guilty
 from edgec.calibrate import Calibration
 from edgec.errors import EmitError
 from edgec.gather import Gathered
-from edgec.graphs import extract, weight_bytes
+from edgec.graphs import extract, save, weight_bytes
 from edgec.join import join
 from edgec.lower import lower
 from edgec.moments import Stored, second_moments
 from edgec.needs import union
 from edgec.placement import place
 from edgec.quantize import quantize
+from edgec.timing import time_part
 from edgec.tune import round_by_moments, split, tune
 from edgec.types import (
     Artifact,
@@ -38,9 +42,7 @@ from edgec.types import (
 )
 from edgec.verify import EndToEnd, PartFiles, PartResult, cut, verify_outputs, verify_parts
 
-ROUNDS = 7
 SHRINKAGE = 0.01  # of moments of few vectors
-ROUND_MS = 60.0  # how long one round of a measurement takes, about
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,6 @@ class Trial:
     gains: tuple[Gain, ...]
     checks: Checks
     end: EndToEnd
-
-
-class Broken(Exception):  # noqa: N818 - it is caught at once, and says which parts to change
-    """A backend failed on an engine because of these parts."""
-
-    def __init__(self, parts: tuple[str, ...], error: EmitError) -> None:
-        super().__init__(error.message)
-        self.parts, self.error = parts, error
 
 
 class Trials:
@@ -126,15 +120,7 @@ class Trials:
             nothing = Checks((), (), (), self._samples.origin)
             return Trial(built, artifacts, known, recovered, gains, nothing, EndToEnd((), {}, {}))
         checked = self._check_parts(plan, engines, artifacts)
-        self._say("verifying end to end")
-        end = verify_outputs(
-            self._original,
-            artifacts,
-            self._fed.verification,
-            self._prepared.inputs,
-            self._threads,
-            self._buckets,
-        )
+        end = self._check_whole(plan, engines, artifacts)
         checks = Checks(
             parts=tuple(one for result, _ in checked for one in result.comparisons),
             outputs=end.comparisons,
@@ -208,13 +194,13 @@ class Trials:
         return maker.emit(engine, plan.decisions, folder, self._threads)
 
     def _culprits(self, engine: Engine, plan: Plan, folder: Path) -> tuple[str, ...]:
-        """The parts of a broken engine that break an engine of their own; all, if none does."""
+        """The parts of a broken engine that break an engine of their own."""
         parts = [part for part in plan.parts if part.name in engine.parts and part.outputs]
         if len(parts) < 2:
             return engine.parts
         self._say(f"engine {engine.name} failed: trying its parts")
-        found = []
-        for part in parts:
+
+        def attempt(part: Part) -> None:
             model = extract(engine.model, part.inputs, part.outputs)
             alone = replace(
                 engine,
@@ -225,11 +211,9 @@ class Trials:
                 source=extract(engine.source, part.inputs, part.outputs),
                 model=model,
             )
-            try:
-                self._emit_one(alone, plan, folder)
-            except EmitError:
-                found.append(part.name)
-        return tuple(found) or engine.parts
+            self._emit_one(alone, plan, folder)
+
+        return guilty({(part.name,): partial(attempt, part) for part in parts})
 
     def _check_parts(
         self, plan: Plan, engines: Sequence[Engine], artifacts: Sequence[Artifact]
@@ -238,28 +222,71 @@ class Trials:
             part.name: _key(plan, part, self._prepared.graph) for part in plan.parts if part.outputs
         }
         graph, by_engine = self._prepared.graph, {a.engine: a for a in artifacts}
-        files = [
-            cut(graph, part, by_engine[engine.name], self._folder)
-            for part, engine in _located(plan.parts, engines)
-            if keys[part.name] not in self._checked
-        ]
+        files = []
+        for part, engine in _located(plan.parts, engines):
+            if keys[part.name] not in self._checked:
+                with _blaming(part.name):
+                    files.append(cut(graph, part, by_engine[engine.name], self._folder))
         if files:
             self._say("verifying " + ", ".join(f.part.name for f in files))
-            results = verify_parts(
-                graph,
-                files,
-                self._samples.verification,
-                self._prepared.inputs,
-                self._folder,
-                self._threads,
-            )
+            try:
+                results = self._compare(files)
+            except EmitError as error:
+                parts = [(f.part.name,) for f in files]
+                raise self._accuse(files, parts, error) from error
             for f in files:
                 result, speed = results[f.part.name], None
                 if self._measure and f.part.macs:
                     self._say(f"timing {f.part.name}")
-                    speed = _time(f, result.milliseconds, self._threads)
+                    with _blaming(f.part.name):
+                        speed = time_part(f, result.milliseconds, self._threads)
                 self._checked[keys[f.part.name]] = (result, speed)
         return [self._checked[key] for key in keys.values()]
+
+    def _compare(self, files: Sequence[PartFiles], *, built: bool = True) -> dict[str, PartResult]:
+        return verify_parts(
+            self._prepared.graph,
+            files,
+            self._samples.verification,
+            self._prepared.inputs,
+            self._folder,
+            self._threads,
+            built=built,
+        )
+
+    def _accuse(
+        self, files: Sequence[PartFiles], parts: Sequence[tuple[str, ...]], error: EmitError
+    ) -> Broken:
+        """The guilty among files that hold such parts. Raises EmitError if the float forms fail."""
+        self._say("verification failed: trying " + ", ".join(f.part.name for f in files))
+        self._compare(files, built=False)
+        pairs = zip(parts, files, strict=True)
+        return Broken(guilty({held: partial(self._compare, [f]) for held, f in pairs}), error)
+
+    def _check_whole(
+        self, plan: Plan, engines: Sequence[Engine], artifacts: Sequence[Artifact]
+    ) -> EndToEnd:
+        self._say("verifying end to end")
+        try:
+            return verify_outputs(
+                self._original,
+                artifacts,
+                self._fed.verification,
+                self._prepared.inputs,
+                self._threads,
+                self._buckets,
+            )
+        except EmitError as error:
+            pairs = zip(engines, artifacts, strict=True)
+            files = [self._whole(plan.parts[0], *pair) for pair in pairs]
+            raise self._accuse(files, [one.parts for one in engines], error) from error
+
+    def _whole(self, any_part: Part, engine: Engine, artifact: Artifact) -> PartFiles:
+        """An engine to be compared as if it were one part."""
+        as_part = replace(any_part, name=engine.name, inputs=engine.inputs, outputs=engine.outputs)
+        source, feeds = (self._folder / f"{engine.name}.whole.{end}" for end in ("onnx", "npz"))
+        save(engine.source, source)
+        return PartFiles(as_part, source, artifact.path, feeds, artifact.backend, artifact.settings)
 
 
 def _located(parts: Sequence[Part], engines: Sequence[Engine]) -> list[tuple[Part, Engine]]:
@@ -272,21 +299,13 @@ def _located(parts: Sequence[Part], engines: Sequence[Engine]) -> list[tuple[Par
     ]
 
 
-def _time(files: PartFiles, milliseconds: float, threads: int) -> Speed:
-    """A part's two forms, each in a process of its own, in alternating rounds."""
-    from edgec.runtime import bench, npz
-
-    name = files.part.name
-    float_form, built = bench.measure(
-        [
-            bench.Case(f"{name} float", files.source, threads),
-            bench.Case(f"{name} built", files.built, threads, files.settings, files.backend),
-        ],
-        npz.read(files.feeds, files.feeds.name),
-        rounds=ROUNDS,
-        calls_per_round=max(1, min(20, round(ROUND_MS / max(milliseconds, 0.01)))),
-    )
-    return Speed(name, float_form, built, bench.ratio(float_form, built))
+@contextmanager
+def _blaming(part: str) -> Iterator[None]:
+    """What fails here is the fault of one part."""
+    try:
+        yield
+    except EmitError as error:
+        raise Broken((part,), error) from error
 
 
 def _key(plan: Plan, part: Part, graph: Graph) -> tuple[str, ...]:

@@ -324,13 +324,15 @@ class OpRule:
     """What a runtime can do with one op type: the schemes, and how it passes ranges on.
 
     `follows`: the op moves or selects values, so that it runs on its input's grid.
-    `float_output`: INT8 in and float out is one kernel.
+    `float_output`: INT8 in and float out is one kernel. `dynamic_inputs`: how many inputs a product
+    needs at least for dynamic INT8; with fewer, its activations stay in float.
     """
 
     op_type: str
     schemes: frozenset[Scheme]
     follows: bool
     float_output: bool
+    dynamic_inputs: int
     note: str
 
 
@@ -340,7 +342,9 @@ class Runtime:
 
     `precision`: what its float ops compute with; `static_shapes`: it takes fixed dimensions only;
     `compressed_dynamic`: it quantizes activations by itself where weights are INT8, so that dynamic
-    INT8 is emitted as INT8 weights; `settings` go to the opener.
+    INT8 is emitted as INT8 weights; `wrong_dense_chains`: its code generator spoils INT8 products
+    in a row, so that it is switched off for engines that have them; `unpack_weights`: engines with
+    INT8 weights alone unpack them once, to float; `settings` go to the opener.
     """
 
     name: str
@@ -351,6 +355,8 @@ class Runtime:
     precision: Scheme
     static_shapes: bool
     compressed_dynamic: bool
+    wrong_dense_chains: bool
+    unpack_weights: bool
     settings: Mapping[str, object]
     grid: Grid
     ops: Mapping[str, OpRule]

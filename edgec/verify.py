@@ -7,7 +7,8 @@ is its own. End to end, the engines run as the device runs them, against the unt
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,13 @@ import numpy as np
 
 from edgec.backends import backend
 from edgec.compare import Running
+from edgec.errors import EmitError, InputError
 from edgec.graphs import extract, save
 from edgec.isolate import call
 from edgec.reference import Reference
 from edgec.runtime.buckets import Buckets, mute, serve
 from edgec.runtime.npz import write as write_npz
-from edgec.runtime.openers import opener
+from edgec.runtime.openers import Session, opener
 from edgec.samples import Input, stream
 from edgec.types import Artifact, Comparison, Feeds, Graph, Part
 
@@ -71,8 +73,14 @@ def verify_parts(
     inputs: Sequence[Input],
     folder: Path,
     threads: int,
+    *,
+    built: bool = True,
 ) -> dict[str, PartResult]:
-    """Compare each part with its float form on the float model's own values."""
+    """Compare each part with its float form on the float model's own values.
+
+    Raises EmitError where something crashes or fails. Where nothing `built` runs, the float forms
+    are compared with themselves: what fails then is not the fault of a backend.
+    """
     whole = folder / "boundaries.onnx"
     if not whole.is_file():
         model = graph.model.clone()
@@ -85,7 +93,7 @@ def verify_parts(
                 model.graph.outputs.append(value)
         save(model, whole)
     found: dict[str, PartResult] = call(
-        _compare_parts, whole, list(files), list(samples), list(inputs), threads
+        _compare_parts, whole, list(files), list(samples), list(inputs), threads, built
     )
     return found
 
@@ -111,12 +119,15 @@ def _compare_parts(
     samples: Sequence[Path],
     inputs: Sequence[Input],
     threads: int,
+    built: bool,
 ) -> dict[str, PartResult]:
     reference = Reference(whole, threads)
     sources = {f.part.name: Reference(f.source, threads) for f in files}
-    sessions = {
-        f.part.name: opener(f.backend)(f.built, {**f.settings, "threads": threads}) for f in files
-    }
+    sessions: dict[str, Reference | Session] = {**sources}
+    for f in files if built else ():
+        with _blaming(f.part.name):
+            opened = opener(f.backend)(f.built, {**f.settings, "threads": threads})
+            sessions[f.part.name] = opened
     running = {(f.part.name, v): Running(f.part.name, v) for f in files for v in f.part.outputs}
     times: dict[str, list[float]] = {f.part.name: [] for f in files}
     wanted = sorted({value for f in files for value in (*f.part.inputs, *f.part.outputs)})
@@ -129,7 +140,9 @@ def _compare_parts(
             start = time.perf_counter()
             expected = sources[f.part.name].run(given)
             times[f.part.name].append(1e3 * (time.perf_counter() - start))
-            for name, array in sessions[f.part.name].run(given).items():
+            with _blaming(f.part.name):
+                made = sessions[f.part.name].run(given)
+            for name, array in made.items():
                 running[f.part.name, name].add(expected[name], np.asarray(array))
     return {
         f.part.name: PartResult(
@@ -149,15 +162,18 @@ def _compare_outputs(
     buckets: Buckets | None,
 ) -> EndToEnd:
     reference = Reference(original, threads)
-    sessions = [
-        (a, opener(a.backend)(a.path, {**a.settings, "threads": threads})) for a in artifacts
-    ]
+    sessions = []
+    for one in artifacts:
+        with _blaming(one.engine):
+            opened = opener(one.backend)(one.path, {**one.settings, "threads": threads})
+        sessions.append((one, opened))
     running = {name: Running("", name) for name in reference.outputs}
     golden: tuple[Feeds, Feeds] | None = None
 
     def run(known: Feeds) -> Feeds:
         for artifact, session in sessions:
-            known.update(session.run({name: known[name] for name in artifact.inputs}))
+            with _blaming(artifact.engine):
+                known.update(session.run({name: known[name] for name in artifact.inputs}))
         return {name: np.asarray(known[name]) for name in reference.outputs}
 
     for feeds in stream(samples, inputs):
@@ -169,3 +185,12 @@ def _compare_outputs(
     if golden is None:
         golden = ({}, {})
     return EndToEnd(tuple(one.result() for one in running.values()), *golden)
+
+
+@contextmanager
+def _blaming(label: str) -> Iterator[None]:
+    """What was built and cannot take what the float form takes is no input's fault."""
+    try:
+        yield
+    except InputError as error:
+        raise EmitError(f"{label}: {error.message}", hint=error.hint) from error

@@ -229,6 +229,17 @@ def test_a_value_between_parts_may_be_the_symbolic_one() -> None:
     assert any(f"{name}[" in caught.value.message for name in fusion.inputs)
 
 
+def test_an_unknown_shape_is_not_a_fixed_one() -> None:
+    made = small.model("g (float[2,4] x) => (float[2,4] y) { a = Relu (x)\n y = Neg (a) }")
+    found = small.canonical(made)
+    (part,) = small.partition(found)
+    assert allowed(part, found, Policy(), target(NPU, CPU)) == (NPU, CPU)
+    found.model.graph.inputs[0].shape = None
+    assert allowed(part, found, Policy(), target(NPU, CPU)) == (CPU,)
+    with pytest.raises(UnsupportedError, match=r"fixed shapes only, and the shape of x is unknown"):
+        allowed(part, found, Policy(), target(NPU))
+
+
 # Alone, and mixed
 
 

@@ -50,6 +50,7 @@ def test_the_order_and_the_equations() -> None:
         "materialise-constants",
         "fold-constants",
         "fold-quantized-weights",
+        "scale-looked-up-rows",
         "sum-to-add",
         "fold-batch-norm",
         "fold-affine",
@@ -309,6 +310,48 @@ def test_the_quantization_of_an_activation_stays() -> None:
     )
     assert apply("fold-quantized-weights", made) == 0
     assert small.ops(made) == ["QuantizeLinear", "DequantizeLinear"]
+
+
+# scale-looked-up-rows
+
+LOOKUP = """g (int64[a,b] i) => (float[a,b,6] y) {{
+  t = DequantizeLinear <axis = {axis}> (q, s, z)
+  [look] y = Gather (t, i)
+}}"""
+
+
+def table(axis: int = 1, zero: int = 0, text: str = LOOKUP) -> ir.Model:
+    size = (9, 6)[axis % 2]
+    return small.model(
+        text.format(axis=axis),
+        q=np.random.default_rng(0).integers(-128, 128, (9, 6)).astype(np.int8),
+        s=np.abs(small.normal(1, size)) + 0.01,
+        z=np.full(size, zero, np.int8),
+    )
+
+
+LOOKED_UP = {"i": np.array([[0, 8, 3], [5, 5, 1]], np.int64)}
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize(("zero", "ops"), [(0, []), (3, ["Sub"])])
+def test_a_table_with_a_scale_per_column(zero: int, ops: list[str], axis: int) -> None:
+    made = table(axis, zero)
+    assert same(made, "scale-looked-up-rows", LOOKED_UP, exact=True) == 1
+    assert small.ops(made) == ["Gather", "Cast", *ops, "Mul"]
+
+
+def test_a_table_that_others_read_stays_for_them() -> None:
+    text = LOOKUP.replace("float[a,b,6] y)", "float[a,b,6] y, float[9,6] w)")
+    made = table(text=text.replace("[look]", "w = Neg (t) [look]"))
+    assert same(made, "scale-looked-up-rows", LOOKED_UP, exact=True) == 1
+    assert small.ops(made) == ["DequantizeLinear", "Neg", "Gather", "Cast", "Mul"]
+
+
+def test_a_table_with_a_scale_per_row_stays() -> None:
+    assert apply("scale-looked-up-rows", table(axis=0)) == 0
+    columns = LOOKUP.replace("[a,b,6] y", "[9,a,b] y").replace("Gather (", "Gather <axis = 1> (")
+    assert apply("scale-looked-up-rows", table(text=columns)) == 0
 
 
 # sum-to-add

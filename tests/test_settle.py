@@ -20,9 +20,10 @@ from trials import (
     trial,
 )
 
+from edgec.blame import Broken
 from edgec.errors import EmitError
 from edgec.settle import MAX_REVISIONS, accept, settle
-from edgec.trial import Broken, Trial
+from edgec.trial import Trial
 from edgec.types import Counts, Limits, Plan
 
 # One plan

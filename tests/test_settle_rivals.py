@@ -21,13 +21,15 @@ from trials import (
     trial,
 )
 
+from edgec.blame import Broken
 from edgec.errors import EmitError
 from edgec.runtime.bench import Ratio
-from edgec.settle import CLOSE, Settled, choose, contenders, exactness, is_slower, plainest
-from edgec.trial import Broken, Prepared, Trial
+from edgec.settle import CLOSE, Settled, choose, contenders, exactness, no_better, plainest
+from edgec.trial import Prepared, Trial
 from edgec.types import Contender, Override, Plan, Policy
 
 PLAN = prepared().plan
+SLOWER_AS_A_WHOLE = "slower than its source in FP32 as a whole model"
 
 # Rivals
 
@@ -117,24 +119,30 @@ def test_a_plan_is_as_exact_as_its_worst_part() -> None:
 
 
 def test_slower_than_the_source_means_every_plan_beyond_the_noise() -> None:
-    assert is_slower([contender("a", 0.5), contender("b", 0.9)])
-    assert not is_slower([contender("a", 0.5), contender("b", 1.2)])
-    assert not is_slower([contender("a", 0.96)])
+    assert no_better([contender("a", 0.5), contender("b", 0.9)]) == SLOWER_AS_A_WHOLE
+    assert no_better([contender("a", 0.5), contender("b", None)]) == SLOWER_AS_A_WHOLE
+    assert not no_better([contender("a", 0.5), contender("b", 1.2)])
+    assert not no_better([contender("a", 0.96)])
     wide = Contender("a", {}, replace(speed("a", 0.5), gain=Ratio(0.5, 0.2, 1.1)), 20.0, "")
-    assert not is_slower([wide])
+    assert not no_better([wide])
+
+
+def test_where_every_whole_plan_fails_the_failure_is_told() -> None:
+    raced = [Contender(name, {}, None, 20.0, f"{name} crashed") for name in ("a", "b")]
+    assert no_better(raced) == "a crashed"
+    with pytest.raises(EmitError, match="a crashed"):
+        chosen(*raced)
 
 
 def test_the_plainest_plan_has_every_part_on_its_safest_scheme() -> None:
     made = prepared("clip_torchscript")
-    plain = plainest(made, data=True)
+    plain = plainest(made, made.plan, "why", data=True)
     assert set(plain.schemes.values()) == {F}
     assert {r.part: (r.before, r.after) for r in plain.revisions} == {
         "vision": (S, F),
         "text": (S, F),
     }
-    assert {r.reason for r in plain.revisions} == {
-        "slower than its source in FP32 as a whole model"
-    }
+    assert {r.reason for r in plain.revisions} == {"why"}
     assert {d.scheme for d in plain.decisions.values()} == {F}
     assert not any(plain.ladders.values())
 

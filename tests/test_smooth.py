@@ -14,25 +14,9 @@ from engines import everywhere, seen
 from edgec.placement import place
 from edgec.quantize import quantize, smooth
 from edgec.quantize.weights import quantize_weight
-from edgec.types import Decision, Graph, Kind, Plan, Scheme, Statistics, Target
+from edgec.types import Decision, Graph, Plan, Scheme, Statistics
 
 GRID = small.runtime("x86-vnni").grid
-
-
-@pytest.fixture(autouse=True)
-def smoothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These graphs count as mlp, which the table does not smooth on OpenVINO."""
-    real = small.target
-
-    def smoothed(name: str, backend: str = "onnxruntime") -> Target:
-        row = real(name, backend)
-        runtimes = []
-        for one in row.runtimes:
-            mlp = replace(one.ladders[Kind.MLP], smooth=True)
-            runtimes.append(replace(one, ladders={**one.ladders, Kind.MLP: mlp}))
-        return replace(row, runtimes=tuple(runtimes))
-
-    monkeypatch.setattr(small, "target", smoothed)
 
 
 def rounded(x: np.ndarray) -> np.ndarray:
@@ -165,8 +149,11 @@ def test_only_what_float_ops_make_is_smoothed() -> None:
 
 
 def test_compressed_weights_need_no_extremes() -> None:
-    found = chain()
-    plan, _ = planned(found, FEEDS, Scheme.INT8_DYNAMIC)
+    wide = CHAIN.replace("32]", "64]")
+    names = ("wq", "wk", "wo")
+    found = small.canonical(small.model(wide, **{n: small.normal(0, 64, 64) for n in names}))
+    feeds = [{"x": small.normal(seed, 1, 10, 64)} for seed in range(2)]
+    plan, _ = planned(found, feeds, Scheme.INT8_DYNAMIC)
     assert all(plan.decisions[name].smooth for name in ("q", "k", "out"))
     runtimes = [small.runtime("x86-vnni", name) for name in ("openvino", "onnxruntime")]
     assert place(found.model, plan.decisions, runtimes[0]).extents == frozenset()

@@ -15,10 +15,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.errors import InternalError
-from edgec.graphs import add_initialiser
+from edgec.graphs import add_initialiser, replace
 from edgec.quantize import smooth
 from edgec.quantize.rounding import Rounding
-from edgec.quantize.weight_only import replace
 from edgec.quantize.weights import Quantized, matrix
 from edgec.types import Decision, Recovery, Statistics
 

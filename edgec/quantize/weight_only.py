@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graphs import add_initialiser, attribute, constant, elements, is_constant
+from edgec.graphs import add_initialiser, attribute, constant, elements, is_constant, replace
 from edgec.placement import CORRECTED
 from edgec.quantize.rounding import Rounding
 from edgec.quantize.weights import (
@@ -101,15 +101,3 @@ def _embedding(model: ir.Model, node: ir.Node, grid: Grid) -> None:
         ir.node("Mul", [steps[2].outputs[0], steps[1].outputs[0]], name=f"{node.name}/scaled")
     )
     replace(model, node, steps, output)
-
-
-def replace(model: ir.Model, node: ir.Node, steps: Sequence[ir.Node], old: ir.Value) -> None:
-    """Put `steps` in the place of `node`; the last output takes over the name of `old`."""
-    new, name = steps[-1].outputs[0], old.name
-    for step in steps[:-1]:
-        step.outputs[0].name = f"{step.name}/out"
-    new.type, new.shape = old.type, old.shape
-    model.graph.insert_before(node, steps)
-    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    model.graph.remove(node, safe=True)
-    new.name = name

@@ -8,7 +8,7 @@ from edgec.errors import InputError
 from edgec.runtime import buffers
 from edgec.runtime.buckets import parse, serve, takes
 from edgec.runtime.bundle import Bundle
-from edgec.runtime.openers import Session, opener
+from edgec.runtime.openers import BUILT_IN, Session, opener
 from edgec.runtime.selftest import SelfTest, compare
 from edgec.runtime.values import Value, fit, values
 
@@ -25,7 +25,7 @@ class Model:
         threads: Optional[int] = None,
         settings: Optional[Mapping[str, Any]] = None,
     ) -> None:
-        """`threads`: per engine, 0 leaves it to the backend, None keeps what the bundle says."""
+        """As `load` says. `threads`: 0 leaves it to the backend, None keeps the bundle's."""
         self.bundle = bundle
         self.inputs: Tuple[Value, ...] = values(bundle.manifest["inputs"])
         self.outputs: Tuple[Value, ...] = values(bundle.manifest["outputs"])
@@ -35,7 +35,8 @@ class Model:
         last_use = _last_uses(bundle.manifest)
         try:
             for index, engine in enumerate(bundle.manifest["engines"]):
-                chosen = dict(engine["settings"], **(settings or {}))
+                given = _given(settings or {}, engine["backend"], bundle.manifest)
+                chosen = dict(engine["settings"], **given)
                 chosen["device"] = engine["device"]
                 chosen["neighbours"] = len(bundle.manifest["engines"]) - 1
                 if threads is not None:
@@ -161,6 +162,21 @@ def _last_uses(manifest: Mapping[str, Any]) -> Dict[str, int]:
     return last
 
 
+def _given(
+    settings: Mapping[str, Any], backend: str, manifest: Mapping[str, Any]
+) -> Dict[str, Any]:
+    """Of the caller's settings those for a backend's engines: its own go before those of all."""
+    backends = set(BUILT_IN) | {engine["backend"] for engine in manifest["engines"]}
+    chosen = {key: value for key, value in settings.items() if key not in backends}
+    for name in sorted(backends & set(settings)):
+        if not isinstance(settings[name], Mapping):
+            shown = repr(settings[name])[:100]
+            message = "the settings of backend {} are no mapping: {}".format(name, shown)
+            raise InputError(message, hint="Give settings by name: {name: {setting: value}}.")
+    chosen.update(settings.get(backend, {}))
+    return chosen
+
+
 def _artifact(bundle: Bundle, engine: Mapping[str, Any]) -> Union[Path, bytes]:
     if bundle.packed and not engine["data_files"]:
         return bundle.read(engine["artifact"])
@@ -176,6 +192,9 @@ def load(
 ) -> Model:
     """Open and verify the bundle at `path` (a `.edgec` file or its folder) and its engines.
 
-    `settings` override those of every engine. Raises InputError (bundle), ToolchainError (backend).
+    `settings` override those of the engines: of all, or, under the name of a backend, of its own:
+    `{"onnxruntime": {"spinning": "never"}, "openvino": {"hint": "throughput"}}`. Names of built-in
+    backends that the bundle does not use are no mistake.
+    Raises InputError (bundle, settings), ToolchainError (backend).
     """
     return Model(Bundle(path), threads, settings)

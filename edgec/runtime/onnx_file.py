@@ -1,12 +1,15 @@
 """What a model file is, and where ONNX keeps external data, read from the bytes without onnx.
 
 onnxruntime 1.19 (the newest for Python 3.8) opens external data anywhere on the device, and
-resolves it against the working folder for a model in memory; so the runtime looks first.
+resolves it against the working folder for a model in memory; OpenVINO follows links out of the
+folder. So the runtime looks first.
 Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 A model in onnxruntime's own format (`.ort`, a flatbuffer) holds all its weights in itself.
 """
 
 import mmap
+import os
+import re
 from pathlib import Path
 from typing import Iterator, List, Set, Tuple, Union
 
@@ -24,6 +27,7 @@ _FIELDS = {
     "tensor": {13: "entry"},
 }
 _Buffer = Union[bytes, mmap.mmap]
+_REBUILD = "Build the bundle again with this version of edgec."
 _ORT = b"ORTM"  # the flatbuffer's identifier, behind the offset of its root
 
 
@@ -44,6 +48,42 @@ def external_files(model: Union[bytes, Path], label: str) -> Set[str]:
             raise _damaged(label)
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             return _locations(mapped, label)
+
+
+def check_external(model: Union[bytes, Path], label: str) -> None:
+    """Whether all external data are files in the model's folder.
+
+    Raises InputError: no ONNX model, data that are missing, or that lie elsewhere (an absolute
+    path, a way up, a link out of the folder; a model that is a link itself may have its data beside
+    the file that it stands for).
+    """
+    for location in sorted(external_files(model, label)):
+        safe = location and location[0] not in "/\\" and ":" not in location
+        if not safe or ".." in re.split(r"[/\\]", location):
+            raise _outside(label, location)
+        if isinstance(model, bytes):
+            message = "{} needs the data file {!r}, which is not listed".format(
+                label, location[:200]
+            )
+            raise InputError(message, hint=_REBUILD)
+        check_beside(model, location, label)
+
+
+def check_beside(model: Path, location: str, label: str) -> None:
+    """Whether a file is there and within the model's folder, links followed. Else InputError."""
+    path = model.parent / location
+    if not path.is_file():
+        message = "{} needs the data file {!r}, which is missing".format(label, location[:200])
+        raise InputError(message, hint="Copy the data file into the model's folder.")
+    homes = {os.path.realpath(str(model.parent)), os.path.dirname(os.path.realpath(str(model)))}
+    found = os.path.realpath(str(path))
+    if not any(found.startswith(os.path.join(home, "")) for home in homes):
+        raise _outside(label, location)
+
+
+def _outside(label: str, location: str) -> InputError:
+    message = "{} keeps weights outside its folder: {!r}".format(label, location[:200])
+    return InputError(message, hint="Do not open models from a source that you do not trust.")
 
 
 def _locations(data: _Buffer, label: str) -> Set[str]:

@@ -17,7 +17,8 @@ onnxruntime 1.31, one process a case, 2 x 31 interleaved rounds, median against 
 The global thread pool would gain 2 % more and is not used: it cannot be changed once it exists,
 `InferenceSession` then fails for everybody in the process who does not ask for it, and the Python
 binding of onnxruntime 1.19 has no access to it. Where other programs keep the cores busy, never
-spinning is best by far (0.55 to 0.65 of the time): `load(path, settings={"spinning": "never"})`.
+spinning is best by far (0.55 to 0.65 of the time):
+`load(path, settings={"onnxruntime": {"spinning": "never"}})`.
 The other settings stand in `onnxruntime_settings`.
 """
 
@@ -30,7 +31,7 @@ import onnxruntime
 
 from edgec.errors import InputError, ToolchainError
 from edgec.runtime import buffers
-from edgec.runtime.onnx_file import external_files, is_ort
+from edgec.runtime.onnx_file import check_external, is_ort
 from edgec.runtime.onnxruntime_settings import Options, parse
 
 # Older ones crash on damaged files in onnxruntime's own format: microsoft/onnxruntime#28186. Of
@@ -132,8 +133,7 @@ def open_artifact(artifact: Union[Path, bytes], settings: Mapping[str, Any]) -> 
     if own_format:
         _check_age(label)
     else:
-        for location in sorted(external_files(artifact, label)):
-            _check_location(location, artifact, label)
+        check_external(artifact, label)
     checked = parse(settings)
     options = session_options(checked)
     # Otherwise a file's name would decide how it is read, and not what was looked at above.
@@ -168,19 +168,6 @@ def session_options(checked: Options) -> Any:
     for key, value in checked.entries:
         options.add_session_config_entry(key, value)
     return options
-
-
-def _check_location(location: str, artifact: Union[Path, bytes], label: str) -> None:
-    safe = location and location[0] not in "/\\" and ":" not in location
-    if not safe or ".." in re.split(r"[/\\]", location):
-        message = "{} keeps weights outside its folder: {!r}".format(label, location[:200])
-        raise InputError(message, hint="Do not open models from a source that you do not trust.")
-    if isinstance(artifact, bytes):
-        message = "{} needs the data file {!r}, which is not listed".format(label, location[:200])
-        raise InputError(message, hint=_REBUILD)
-    if not (artifact.parent / location).is_file():
-        message = "{} needs the data file {!r}, which is missing".format(label, location[:200])
-        raise InputError(message, hint="Copy the data file into the model's folder.")
 
 
 def _check_age(label: str) -> None:

@@ -20,13 +20,15 @@ from typing import Any, Dict, List, Mapping, NoReturn, Tuple, Union
 import openvino
 
 from edgec.errors import InputError, ToolchainError
+from edgec.runtime.onnx_file import check_beside, check_external
 
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 HINTS = {"latency": "LATENCY", "throughput": "THROUGHPUT"}
+SUFFIXES = (".xml", ".onnx")
 SPECIALISE = 5
 _KEYS = {"device", "neighbours", "threads", "precision", "hint", "specialise"}
-_KEYS |= {"dynamic_quantization_group"}
+_KEYS |= {"dynamic_quantization_group", "snippets"}
 _REBUILD = "Build the bundle again with this version of edgec."
 Shapes = Tuple[Tuple[int, ...], ...]
 
@@ -113,11 +115,13 @@ def open_artifact(artifact: Union[Path, bytes], settings: Mapping[str, Any]) -> 
     """Open an IR (`.xml` with its `.bin` beside it) or an ONNX file; see `edgec.runtime.openers`.
 
     `settings`: precision (float32, bfloat16, float16), hint (latency, throughput), specialise
-    (0 to 64), dynamic_quantization_group (0: off), threads, device (cpu, gpu, npu).
+    (0 to 64), dynamic_quantization_group (0: off), snippets (false: the CPU plugin generates no
+    code for groups of ops), threads, device (cpu, gpu, npu).
     """
     device, properties, most = configure(settings)
     if isinstance(artifact, bytes):
         raise InputError("an OpenVINO engine needs its files", hint=_REBUILD)
+    _check_files(artifact)
     core = openvino.Core()
     if device not in core.available_devices and not any(
         name.startswith(device + ".") for name in core.available_devices
@@ -131,6 +135,24 @@ def open_artifact(artifact: Union[Path, bytes], settings: Mapping[str, Any]) -> 
     except RuntimeError as error:
         _explain(error, artifact.name, core)
     return OpenVINOSession(core, model, device, properties, most)
+
+
+def _check_files(artifact: Path) -> None:
+    """Nothing may be read but files of the artifact's folder, as IR or as ONNX.
+
+    OpenVINO chooses how to read a file by its name and its content.
+    """
+    if artifact.suffix not in SUFFIXES:
+        message = "{}: OpenVINO's engines are {}".format(artifact.name, " or ".join(SUFFIXES))
+        raise InputError(message, hint=_REBUILD)
+    if not artifact.is_file():
+        raise InputError("{} is missing".format(artifact), hint=_REBUILD)
+    with open(str(artifact), "rb") as stream:
+        is_ir = stream.read(256).lstrip().startswith(b"<")
+    if not is_ir:
+        check_external(artifact, artifact.name)
+    elif os.path.lexists(str(artifact.with_suffix(".bin"))):
+        check_beside(artifact, artifact.with_suffix(".bin").name, artifact.name)
 
 
 def configure(settings: Mapping[str, Any]) -> Tuple[str, Dict[str, Any], int]:
@@ -152,6 +174,11 @@ def configure(settings: Mapping[str, Any]) -> Tuple[str, Dict[str, Any], int]:
     if device == "CPU":
         group = _number(settings, "dynamic_quantization_group", 0, 1 << 16)
         properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(group)  # 2024.4 refuses an int
+    snippets = settings.get("snippets", True)
+    if type(snippets) is not bool:
+        _bad_setting("snippets {!r}".format(snippets))
+    if device == "CPU" and not snippets:
+        properties["SNIPPETS_MODE"] = "DISABLE"
     cache = os.environ.get("EDGEC_CACHE")
     if cache:
         properties["CACHE_DIR"] = os.path.join(cache, "openvino")

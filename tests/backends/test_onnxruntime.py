@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,9 @@ from edgec.canonicalise import canonicalise
 from edgec.errors import EmitError, InputError
 from edgec.graphs import save
 from edgec.load import load
-from edgec.types import Counts, Engine, Graph, Override, Plan, Policy, Scheme
+from edgec.runtime.onnxruntime_session import session_options
+from edgec.runtime.onnxruntime_settings import parse
+from edgec.types import Artifact, Counts, Engine, Graph, Override, Plan, Policy, Scheme
 
 TRAP = "WeightBiasQuantization"
 
@@ -246,7 +249,7 @@ def test_int8_that_the_optimiser_turns_back_into_float_is_named(name: str, tmp_p
 
 
 def test_products_whose_activations_are_rounded_are_told(tmp_path: Path) -> None:
-    made, plan = engine(small.fixture("vit"), "generic", [])
+    made, plan = engine(small.fixture("vit"), "x86-avx2", [], everywhere(Scheme.INT8_WEIGHT_ONLY))
     products = [n for n, d in plan.decisions.items() if d.scheme is Scheme.INT8_WEIGHT_ONLY]
     assert products
     feeds = graphs.load_feeds("vit", 0)
@@ -263,6 +266,55 @@ def test_products_whose_activations_are_rounded_are_told(tmp_path: Path) -> None
     assert [count for count, _ in seen.values()] == [1, 0]
     assert seen["1"][1] > 100  # float all through; "4" is, only where the CPU lacks a kernel
     assert "rounds the activations of" in emit(made, plan, tmp_path).notes[0]
+
+
+def opened(artifact: Artifact, into: Path) -> tuple[set[str], Counter[str]]:
+    """The session entries of an artifact, and the ops of its graph as onnxruntime runs it."""
+    checked = parse({**artifact.settings, "threads": 1})
+    options = session_options(checked)
+    options.optimized_model_filepath = str(into / "optimised.onnx")
+    disabled = set(checked.disabled)
+    onnxruntime.InferenceSession(
+        str(artifact.path), options, ["CPUExecutionProvider"], disabled_optimizers=disabled
+    )
+    nodes = onnx.load(into / "optimised.onnx").graph.node
+    return {key for key, _ in checked.entries}, Counter(node.op_type for node in nodes)
+
+
+@pytest.mark.parametrize("name", ["vit", "cnn", "lstm", "clip_torchscript", "weight_only"])
+def test_without_a_kernel_int8_weights_are_unpacked_once(name: str, tmp_path: Path) -> None:
+    """Left to itself, onnxruntime unpacks them in every call, or multiplies by blocks."""
+    made, plan = engine(small.fixture(name), "generic", [])
+    artifact = emit(made, plan, tmp_path)
+    entries, ops = opened(artifact, tmp_path)
+    assert "session.disable_quant_qdq" in entries
+    assert not {"MatMulNBits", "DequantizeLinear"} & set(ops)
+    assert artifact.planned.int8 == artifact.optimised.int8 == 0
+    assert artifact.notes == ()
+    feeds = graphs.load_feeds(name, 0)
+    exact, got = small.run(made.model, feeds), run(artifact, feeds)
+    assert min(small.sqnr(exact[key], got[key]) for key in exact) > 100
+    itself = replace(made, runtime=replace(made.runtime, unpack_weights=False))
+    _, ops = opened(emit(itself, plan, tmp_path), tmp_path)
+    assert {"MatMulNBits", "DequantizeLinear"} & set(ops)
+
+
+def test_only_engines_with_int8_weights_alone_unpack_them(tmp_path: Path) -> None:
+    key = "session.disable_quant_qdq"
+    static = everywhere(Scheme.INT8_STATIC)
+    for name, policy in (("ptq_qdq", None), ("cnn", static)):
+        made, plan = engine(small.fixture(name), "generic", fed(name), policy)
+        artifact = emit(made, plan, tmp_path)
+        entries, ops = opened(artifact, tmp_path)
+        assert key not in entries
+        assert ops["QLinearConv"]
+    for target in ("x86-avx2", "x86-vnni", "aarch64-dotprod"):
+        assert not small.runtime(target).unpack_weights
+    # a .ort file would keep what was unpacked
+    made, plan = engine(small.fixture("cnn"), "generic", [])
+    artifact = emit(having(made, format="ort"), plan, tmp_path)
+    assert artifact.path.suffix == ".ort"
+    assert "config" not in artifact.settings
 
 
 # counting

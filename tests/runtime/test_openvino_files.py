@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,15 +12,20 @@ from typing import Any
 
 import bundles
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
+import small
 
 from edgec import pack
 from edgec.errors import InputError
+from edgec.runtime import load
 from edgec.runtime.bundle import Bundle
+from edgec.runtime.openers import opener
 
 pytest.importorskip("openvino")
 
-from irs import close, feeds, written
+from irs import TEXT, close, feeds, written
 
 from edgec.backends.openvino.ir import convert
 from edgec.runtime.openvino_session import open_artifact
@@ -44,6 +50,60 @@ def _cut(path: Path) -> None:
 
 def _noise(path: Path) -> None:
     path.write_bytes(os.urandom(4096))
+
+
+def keeping_weights(where: str, path: Path) -> bytes:
+    """Write an ONNX model whose weight lies at `where`; the bytes of the weight."""
+    made = ir.to_proto(small.model(TEXT, w=small.normal(0, 32, 48), v=small.normal(1, 48, 24)))
+    tensor = made.graph.initializer[0]
+    held = bytes(tensor.raw_data)
+    onnx.external_data_helper.set_external_data(tensor, where)
+    tensor.ClearField("raw_data")
+    path.write_bytes(made.SerializeToString())
+    return held
+
+
+@pytest.mark.parametrize("name", ["engine.onnx", "engine.xml"])
+@pytest.mark.parametrize("where", ["../secret.bin", "/tmp/secret.bin", "a/../../secret.bin", ""])
+def test_weights_outside_the_folder(where: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    held = keeping_weights(where, tmp_path / "a" / name)
+    (tmp_path / "secret.bin").write_bytes(held)
+    message = re.escape(f"{name} keeps weights outside its folder: {where!r}")
+    with pytest.raises(InputError, match=message):
+        open_artifact(tmp_path / "a" / name, {})
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_links_out_of_the_folder(backend: str, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    held = keeping_weights("weights.bin", folder / "engine.onnx")
+    (tmp_path / "secret.bin").write_bytes(held)
+    (folder / "weights.bin").symlink_to(tmp_path / "secret.bin")
+    with pytest.raises(InputError, match=r"outside its folder: 'weights\.bin'"):
+        opener(backend)(folder / "engine.onnx", {})
+    (folder / "weights.bin").unlink()
+    with pytest.raises(InputError, match=r"needs the data file 'weights\.bin', which is missing"):
+        opener(backend)(folder / "engine.onnx", {})
+    (folder / "real.bin").write_bytes(held)
+    (folder / "weights.bin").symlink_to(folder / "real.bin")
+    assert set(opener(backend)(folder / "engine.onnx", {}).run(feeds())) == {"y", "last"}
+
+
+def test_the_weights_of_an_ir_may_not_be_a_link_out_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    path = written(tmp_path / "a")
+    path.with_suffix(".bin").rename(tmp_path / "secret.bin")
+    path.with_suffix(".bin").symlink_to(tmp_path / "secret.bin")
+    with pytest.raises(InputError, match=r"outside its folder: 'engine\.bin'"):
+        open_artifact(path, {})
+
+
+def test_models_of_other_frameworks_are_not_opened(tmp_path: Path) -> None:
+    keeping_weights("weights.bin", tmp_path / "engine.pb")
+    with pytest.raises(InputError, match=r"engine\.pb: OpenVINO's engines are \.xml or \.onnx"):
+        open_artifact(tmp_path / "engine.pb", {})
 
 
 @pytest.mark.parametrize(
@@ -122,8 +182,6 @@ def bundle(path: Path, count: int) -> Path:
 
 
 def test_engines_of_two_backends_in_one_bundle(tmp_path: Path) -> None:
-    from edgec.runtime import load
-
     path = bundle(tmp_path / "m.edgec", 2)
     with load(path, threads=1) as model:
         for seed, n, t in ((1, 2, 6), (2, 1, 3), (3, 4, 16)):
@@ -131,6 +189,43 @@ def test_engines_of_two_backends_in_one_bundle(tmp_path: Path) -> None:
             found = model.run(given)
             for name, array in bundles.expected(given).items():
                 np.testing.assert_allclose(found[name], array, atol=1e-5)
+        assert model.self_test().passed
+
+
+def test_each_backend_of_a_bundle_takes_settings_of_its_own(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "m.edgec", 2)
+    own = {"onnxruntime": {"spinning": "never"}, "openvino": {"specialise": 0}}
+    with load(path, settings={"threads": 1, **own}) as model:
+        session, other = (step.session for step in model._steps)
+        options = session._session.get_session_options()
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+        assert options.intra_op_num_threads == 1
+        assert other._most == 0
+        assert other._properties["INFERENCE_NUM_THREADS"] == 1
+    # what is under a backend's name goes before what is for all
+    with load(path, settings={"threads": 1, "openvino": {"threads": 2}}) as model:
+        assert model._steps[1].session._properties["INFERENCE_NUM_THREADS"] == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"spinning": "never"}, "openvino engine: not allowed: unknown setting 'spinning'"),
+        ({"openvino": {"spinning": "never"}}, "openvino engine: .* unknown setting 'spinning'"),
+        ({"openvimo": {"hint": "latency"}}, "unknown setting 'openvimo'"),
+        ({"openvino": "latency"}, "the settings of backend openvino are no mapping: 'latency'"),
+    ],
+)
+def test_settings_that_no_backend_of_the_bundle_takes(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load(bundle(tmp_path / "m.edgec", 2), settings=settings)
+
+
+def test_settings_for_a_built_in_backend_that_the_bundle_does_not_use(tmp_path: Path) -> None:
+    path = bundle(tmp_path / "m.edgec", 1)
+    with load(path, settings={"onnxruntime": {"spinning": "never"}}) as model:
         assert model.self_test().passed
 
 

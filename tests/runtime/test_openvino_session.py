@@ -164,6 +164,8 @@ def test_many_threads_at_once(specialise: int, engine: Path) -> None:
         {"dynamic_quantization_group": -1},
         {"dynamic_quantization_group": 1 << 17},
         {"dynamic_quantization_group": [64]},
+        {"snippets": "DISABLE"},
+        {"snippets": 0},
     ],
     ids=repr,
 )

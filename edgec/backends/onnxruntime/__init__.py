@@ -7,13 +7,16 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgec.backends.onnxruntime.audit import NCHWC, Found, Names, audit, count, planned
+from edgec.backends.onnxruntime.audit import INT8_OPS, NCHWC, Found, Names, audit, count, planned
 from edgec.backends.onnxruntime.cut import cut
 from edgec.backends.onnxruntime.ort_format import MOST_BYTES, convert, files, form
 from edgec.errors import EmitError, UnsupportedError
-from edgec.graphs import save
+from edgec.graphs import QUANTIZERS, is_constant, save
 from edgec.isolate import call
 from edgec.types import Artifact, Decision, Engine, Part, Scheme
+
+# DequantizeLinear of weights is folded when the engine is opened, and stays where it is otherwise.
+UNPACK = {"session.disable_quant_qdq": "1"}
 
 
 class Backend:
@@ -24,6 +27,9 @@ class Backend:
     ) -> Artifact:
         """See `backends.Backend`."""
         chosen, wishes = form(engine.runtime.settings)
+        if chosen == "onnx" and engine.runtime.unpack_weights and _only_weights(engine.model):
+            config = wishes.get("config", {})
+            wishes["config"] = {**(config if isinstance(config, dict) else {}), **UNPACK}
         emitted = count(engine.model, fused=False)
         wanted = planned(engine, decisions, emitted)
         path = into / f"{engine.name}.onnx"
@@ -65,6 +71,15 @@ class Backend:
         path = into / f"{part.name}.built.onnx"
         save(cut(ir.load(source), part.inputs, part.outputs), path)
         return path
+
+
+def _only_weights(model: ir.Model) -> bool:
+    """Whether all that is INT8 are constants: unpacking then undoes no arithmetic in INT8."""
+    return not any(
+        node.op_type in INT8_OPS | QUANTIZERS
+        and not (node.op_type == "DequantizeLinear" and is_constant(node.inputs[0]))
+        for node in model.graph.all_nodes()
+    )
 
 
 def _misplaced(

@@ -8,13 +8,16 @@ from pathlib import Path
 from edgec.backends.onnxruntime import _misplaced as misplaced
 from edgec.backends.onnxruntime.audit import planned
 from edgec.backends.openvino.audit import audit, emitted
+from edgec.backends.openvino.chains import has_dense_chain
 from edgec.backends.openvino.cut import cut
 from edgec.backends.openvino.ir import convert
 from edgec.graphs import save
 from edgec.isolate import call
 from edgec.types import Artifact, Decision, Engine, Part, Scheme
 
-GROUP_SIZE = 64  # values that share a scale where activations are quantized at run time
+# Values that share a scale where activations are quantized at run time; the table's
+# `dynamic_inputs` follow from it.
+GROUP_SIZE = 64
 
 
 class Backend:
@@ -79,11 +82,13 @@ def _labels(engine: Engine, nodes: frozenset[str]) -> dict[str, str]:
 
 
 def _settings(engine: Engine, decisions: Mapping[str, Decision]) -> Mapping[str, object]:
-    """The runtime's own, with the precision of the plan."""
+    """The runtime's own, with the precision of the plan, and without what it computes wrongly."""
     names = [str(node.name) for node in engine.source.graph]
     dynamic = any(decisions[name].scheme is Scheme.INT8_DYNAMIC for name in names)
+    unsafe = engine.runtime.wrong_dense_chains and has_dense_chain(engine.model)
     return {
         **engine.runtime.settings,
         "precision": str(engine.precision),
         **({"dynamic_quantization_group": GROUP_SIZE} if dynamic else {}),
+        **({"snippets": False} if unsafe else {}),
     }

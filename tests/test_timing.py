@@ -1,0 +1,90 @@
+"""A model that crashes while it is timed is told apart from those that run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import graphs
+import pytest
+import small
+
+import edgec
+from edgec.errors import EmitError, InputError
+from edgec.runtime.npz import write
+from edgec.timing import race, time_part
+from edgec.types import Speed
+from edgec.verify import PartFiles
+
+# In the sixth call of a session whose file is called so, the process dies.
+CRASH = """
+import os, resource, signal, sys
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "edgec.runtime.onnxruntime_session":
+            import onnxruntime
+            class Session(onnxruntime.InferenceSession):
+                left = 5
+                def __init__(self, path, *arguments, **named):
+                    self.bad = "bad" in str(path)
+                    super().__init__(path, *arguments, **named)
+                def run(self, *arguments):
+                    self.left -= self.bad
+                    if self.left < 0:
+                        os.kill(os.getpid(), signal.SIGSEGV)
+                    return super().run(*arguments)
+            onnxruntime.InferenceSession = Session
+sys.meta_path.insert(0, Finder())
+"""
+FEEDS = graphs.load_feeds("mlp", 0)
+DEATH = "case {!r} failed: signal SIGSEGV"
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Copies of a model by name, of which "bad" ones crash."""
+    (tmp_path / "sitecustomize.py").write_text(CRASH)
+    root = str(Path(edgec.__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), root]))
+    write(tmp_path / "feeds.npz", FEEDS)
+
+    def made(name: str) -> Path:
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(graphs.path("mlp").read_bytes())
+        return path
+
+    return made
+
+
+def test_a_whole_model_that_crashes_has_no_speed(model: Callable[[str], Path]) -> None:
+    models = {name: model(name) for name in ("good", "bad")}
+    found = race(model("source"), models, FEEDS, 1)
+    assert list(found) == ["good", "bad"]
+    good, bad = found["good"], found["bad"]
+    assert isinstance(good, Speed)
+    assert good.gain.median > 0
+    assert isinstance(bad, EmitError)
+    assert bad.message == DEATH.format("bad")
+    only = race(model("source"), {"bad": models["bad"]}, FEEDS, 1)
+    assert isinstance(only["bad"], EmitError)
+
+
+def test_a_source_that_crashes_is_nobodys_failure(model: Callable[[str], Path]) -> None:
+    with pytest.raises(InputError, match="case 'FP32' failed"):
+        race(model("bad"), {"good": model("good")}, FEEDS, 1)
+
+
+def test_a_part_that_crashes_is_the_backends_failure(model: Callable[[str], Path]) -> None:
+    (part,) = small.parts("mlp")
+    feeds = model("feeds").with_suffix(".npz")
+    files = PartFiles(part, model("float"), model("bad"), feeds, "onnxruntime", {})
+    with pytest.raises(EmitError) as caught:
+        time_part(files, 20.0, 1)
+    assert caught.value.message == DEATH.format("model built")
+    with pytest.raises(InputError, match="case 'model float' failed"):
+        time_part(replace(files, source=model("bad")), 20.0, 1)
+    speed = time_part(replace(files, built=model("good")), 20.0, 1)
+    assert speed.gain.median > 0
