@@ -111,7 +111,7 @@ class Calibration:
         new = without(self._rows, seen)
         old = {row.digest: row for row in self._rows}
         lost = [digest for digest in seen if digest not in old]
-        if lost and self.statistics.values:
+        if lost and (self.statistics.values or not self._rows):
             raise InputError(
                 f"{self._file}: {len(lost)} of its {len(seen)} samples are not among the data, and "
                 f"{len(missing.names)} values, such as {missing.names[0]!r}, have not seen them",

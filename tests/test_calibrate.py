@@ -176,6 +176,14 @@ def test_new_values_need_the_samples_again(more: int, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == before  # nor was it extended in vain
 
 
+def test_a_file_of_another_model_and_no_sample_to_begin_with(tmp_path: Path) -> None:
+    rows = written(tmp_path / "s", [{"x": np.eye(3, dtype="f4")}])
+    filed(network(), want({"y"}), rows, tmp_path / "file")
+    work = calibrate.Calibration(network(2.0), [], NUMPY, tmp_path / "file")
+    with pytest.raises(InputError, match="1 of its 1 samples are not among the data, and 1 values"):
+        work.observe(want({"z"}))
+
+
 def test_a_sample_counts_as_often_as_it_is_given(tmp_path: Path) -> None:
     x = {"x": np.eye(3, dtype="f4")}
     rows = written(tmp_path / "s", [x, x])

@@ -8,6 +8,7 @@ import graphs
 import numpy as np
 import pytest
 import small
+from calibrations import filed, want
 
 from edgec import samples as data
 from edgec.buckets import parse_wish
@@ -109,6 +110,13 @@ def test_batches_are_taken_apart(tmp_path: Path) -> None:
     other = gathered("mlp", single, tmp_path / "b", everything=True)
     assert len(one.rows) == 12
     assert digests(one) == digests(other)
+    found, need = (
+        small.fixture("mlp"),
+        want(v.name for v in small.fixture("mlp").model.graph.inputs),
+    )
+    assert filed(found, need, one.rows, tmp_path / "1") == filed(
+        found, need, other.rows, tmp_path / "2"
+    )
 
 
 def test_padding_is_cut_for_calibration(tmp_path: Path) -> None:

@@ -26,8 +26,12 @@ def rows(tmp_path: Path) -> list[Row]:
     return written(tmp_path / "s", [{"x": np.eye(3, dtype="f4") * k} for k in (1, 2)])
 
 
-def test_numbers_at_every_edge(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiler", ["cc", "cc -U__AVX512F__"])
+def test_numbers_at_every_edge(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bin edges, subnormals, both zeros, the largest numbers, blocks that are full and not."""
+    monkeypatch.setenv("CC", compiler)
     rng = np.random.default_rng(1)
     edge = np.float32(2.0) ** np.arange(-149, 128, dtype=np.float32)
     edges = np.concatenate([edge, -edge, np.nextafter(edge, np.float32(0)), [0.0, -0.0]])
