@@ -16,7 +16,7 @@ from edgec.assign import assign, match
 from edgec.backends import missing
 from edgec.binding import bind, near
 from edgec.buckets import Proposal, find, parse_wish
-from edgec.calibrate import Calibration, Means
+from edgec.calibrate import CHECKPOINT, Calibration, Means
 from edgec.canonicalise import canonicalise
 from edgec.errors import InputError, ToolchainError, UnsupportedError
 from edgec.gather import Gathered, gather
@@ -44,8 +44,8 @@ class Job:
 
     `shapes`: bounds per dimension of named inputs. `limits`: instead of the policy's. `buckets`:
     see `edgec.buckets.parse_wish`. `form`: onnx or ort, for engines of ONNX Runtime. `statistics`:
-    the file of a calibration, which is used, and grows by what is missing. `max_ram`, `native`: see
-    `edgec.calibrate.Means`. `say` hears of each stage.
+    the file of a calibration, which is used, and grows by what is missing. `max_ram`, `native`,
+    `checkpoint`: see `edgec.calibrate.Means`. `say` hears of each stage.
     """
 
     model: Path
@@ -66,6 +66,7 @@ class Job:
     statistics: Path | None = None
     max_ram: int = 0
     native: bool = True
+    checkpoint: float = CHECKPOINT
     say: Callable[[str], None] = _silent
 
 
@@ -75,6 +76,11 @@ def build(job: Job) -> Report:
     Raises the errors of `edgec.errors`. The bundle appears only when it is complete.
     """
     output = _output(job)
+    if job.statistics is not None and job.data is None:
+        raise InputError(
+            "statistics are of no use without samples to verify on",
+            hint="give --data with samples that were not calibrated on, or no --statistics",
+        )
     say = job.say
     with tempfile.TemporaryDirectory(prefix="edgec-build-") as temporary:
         folder = Path(temporary)
@@ -208,7 +214,8 @@ def _observe(
     job: Job, prepared: Prepared, gathered: Gathered, more: Placement | None = None
 ) -> Calibration:
     """Statistics for whatever plan the build will come to, and of `more`."""
-    means = Means(job.threads or os.cpu_count() or 1, job.max_ram, job.native)
+    threads = job.threads or os.cpu_count() or 1
+    means = Means(threads, job.max_ram, job.native, job.checkpoint)
     graph, rows = prepared.graph, gathered.rows
     found = Calibration(graph, rows, means, job.statistics)
     if rows or found.statistics.samples:

@@ -8,6 +8,7 @@ last checkpoint and ends with the same numbers. See `edgec.observe` for how a pa
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,18 +29,20 @@ from edgec.types import Effort, Graph, Placement, Statistics, ValueStatistics
 
 AT_ONCE = 64 << 20  # bytes of tensors that numpy counts at once, where there is no native code
 LIMIT = 12 * 3600.0  # seconds of one pass
+CHECKPOINT = 2.0  # seconds
 
 
 @dataclass(frozen=True)
 class Means:
     """How a calibration works. `max_ram`: bytes that its process may take; 0: most of what is here.
 
-    `native`: whether histograms may be counted by compiled code.
+    `native`: whether histograms may be counted by compiled code. `checkpoint`: seconds between two.
     """
 
     threads: int = 1
     max_ram: int = 0
     native: bool = True
+    checkpoint: float = CHECKPOINT
 
 
 class Calibration:
@@ -55,13 +58,18 @@ class Calibration:
         means: Means,
         file: Path | None = None,
     ) -> None:
-        """Raises InputError for a file that cannot be used."""
+        """Raises InputError for a file that cannot be used, or whose folder cannot be written."""
         self.graph, self._means = graph, means
         self._rows, self._file = list(samples), file
         self._lineages: dict[str, str] = {}
         self.statistics = Statistics()
         self.efforts: list[Effort] = []
         if file is not None:
+            if not os.access(file.absolute().parent, os.W_OK | os.X_OK):
+                raise InputError(
+                    f"{file.parent}: no folder that can be written to",
+                    hint="make it first, or choose another for the statistics",
+                )
             self._lineages = lineages(graph)
             if file.exists():
                 self.statistics = statistics_file.read(file, self._lineages)
@@ -89,11 +97,12 @@ class Calibration:
             return self.statistics
         known = self.statistics
         new = without(self._rows, known.samples)
+        missing = _missing(self.graph, need, known)
+        order = self._in_order(missing) if missing.names else []
         if new and known.values:
             self._extend(known, _all(known), new)
-        missing = _missing(self.graph, need, self.statistics)
-        if _names(missing):
-            self._extend(Statistics(), missing, self._in_order(missing))
+        if order:
+            self._extend(Statistics(), missing, order)
         return self.statistics
 
     def _in_order(self, missing: Watch) -> list[Row]:
@@ -102,35 +111,26 @@ class Calibration:
         new = without(self._rows, seen)
         old = {row.digest: row for row in self._rows}
         lost = [digest for digest in seen if digest not in old]
-        if lost and self.statistics.values:
-            names = (*missing.values, *missing.means, *missing.extents)
+        if lost and (self.statistics.values or not self._rows):
             raise InputError(
                 f"{self._file}: {len(lost)} of its {len(seen)} samples are not among the data, and "
-                f"{len(names)} values, such as {names[0]!r}, have not seen them",
+                f"{len(missing.names)} values, such as {missing.names[0]!r}, have not seen them",
                 hint="give the same data, or let edgec write a new file",
             )
         return [old[digest] for digest in seen if digest in old] + new
 
     def _extend(self, start: Statistics, watch: Watch, todo: Sequence[Row]) -> None:
         """Run a pass that watches `watch` on `todo`, and keep what it sees."""
+        own = {name: start.values[name] for name in watch.names if name in start.values}
+        begin = Statistics(own, start.samples)
         with tempfile.TemporaryDirectory(prefix="edgec-calibrate-") as temporary:
             folder = Path(temporary)
-            library, why = None, "no native code is wanted"
-            if self._means.native:
-                try:
-                    library = histogram_library(folder)
-                except ToolchainError as error:
-                    why = error.message
-            parts = [watch] if library else self._portions(watch, todo[0], folder)
-            models = tuple(
-                (self._instrumented(part, folder / f"watched_{i}.onnx", library), part)
-                for i, part in enumerate(parts)
-            )
-            own = {n: start.values[n] for n in _names(watch) if n in start.values}
-            begin = Statistics(own, start.samples)
-            seen, effort = self._within_limit(models, watch, library, begin, todo)
-        if library is None:
-            effort = replace(effort, counter=f"numpy ({why})")
+            try:
+                library = histogram_library(folder, wanted=self._means.native)
+                seen, effort = self._passed(watch, library, begin, todo, folder)
+            except ToolchainError as error:
+                seen, effort = self._passed(watch, None, begin, todo, folder)
+                effort = replace(effort, counter=f"numpy ({error.message})")
         self.efforts.append(effort)
         values = dict(self.statistics.values)
         for name, one in seen.values.items():
@@ -140,9 +140,25 @@ class Calibration:
             statistics_file.write(self._file, self.statistics, self._lineages)
             self._partial.unlink(missing_ok=True)
 
-    def _instrumented(self, watch: Watch, path: Path, library: Path | None) -> Path:
+    def _passed(
+        self,
+        watch: Watch,
+        library: Path | None,
+        start: Statistics,
+        todo: Sequence[Row],
+        folder: Path,
+    ) -> tuple[Statistics, Effort]:
+        """A pass. Raises ToolchainError where the library is of no use here."""
+        parts = [watch] if library else self._portions(watch, todo[0], folder)
+        models = tuple(
+            (self._instrumented(part, watch, folder / f"watched_{i}.onnx", library), part)
+            for i, part in enumerate(parts)
+        )
+        return self._within_limit(models, watch, library, start, todo)
+
+    def _instrumented(self, part: Watch, watch: Watch, path: Path, library: Path | None) -> Path:
         model = self.graph.model.clone()
-        instrument(model, watch, native=library is not None)
+        instrument(model, part, watch, native=library is not None)
         save(model, path)
         return path
 
@@ -158,7 +174,7 @@ class Calibration:
         limit, streams = self._means.max_ram, max(1, min(self._means.threads, len(todo)))
         checkpoint = None
         if self._file is not None:
-            checkpoint = Checkpoint(self._partial, self._lineages)
+            checkpoint = Checkpoint(self._partial, self._lineages, self._means.checkpoint)
         while True:
             begin, left = self._resume(start, watch, todo)
             one = Pass(models, watch, library, tuple(left), streams, checkpoint)
@@ -170,13 +186,18 @@ class Calibration:
                     raise OverLimit(f"it took {found[1].peak_bytes / 1e6:.0f} MB", hint="")
             except OverLimit as error:
                 if streams == 1:
-                    raise UnsupportedError(
-                        f"--max-ram {limit / 1e6:.0f} MB does not suffice: {error.message}",
-                        hint="allow more, or calibrate smaller samples",
-                    ) from error
+                    raise self._too_little(error) from error
                 streams = 1
             else:
                 return found
+
+    def _too_little(self, error: OverLimit) -> UnsupportedError:
+        limit = self._means.max_ram
+        given = f"--max-ram {limit / 1e6:.0f} MB" if limit else "the memory of this machine"
+        return UnsupportedError(
+            f"{given} does not suffice: {error.message}",
+            hint="allow more, or calibrate smaller samples",
+        )
 
     @property
     def _partial(self) -> Path:
@@ -207,7 +228,10 @@ class Calibration:
         model = self.graph.model.clone()
         measure(model, watch)
         save(model, path)
-        sizes = call(tensor_bytes, path, watch, row)
+        try:
+            sizes = call(tensor_bytes, path, watch, row, memory=self._means.max_ram)
+        except OverLimit as error:
+            raise self._too_little(error) from error
         most = min(AT_ONCE, self._means.max_ram // 4 or AT_ONCE) / max(1, self._means.threads)
         portions: list[list[str]] = [[]]
         filled = 0
@@ -250,16 +274,13 @@ def _all(known: Statistics) -> Watch:
     )
 
 
-def _names(watch: Watch) -> set[str]:
-    return {*watch.values, *watch.means, *watch.extents}
-
-
 def _merged(old: ValueStatistics, new: ValueStatistics) -> ValueStatistics:
     """What is known of a value after another pass, which may have watched something else of it."""
     base = old if new.histogram is None else new
     return replace(
         base,
         channel_mean=old.channel_mean if new.channel_mean is None else new.channel_mean,
+        channel_seen=old.channel_seen if new.channel_seen is None else new.channel_seen,
         channel_low=old.channel_low if new.channel_low is None else new.channel_low,
         channel_high=old.channel_high if new.channel_high is None else new.channel_high,
     )

@@ -28,6 +28,12 @@ def exponent_of(magnitude: float) -> int:
     return max(FINEST, int(power) - 11) if magnitude > 0 else FINEST
 
 
+def bin_of(number: float, histogram: Histogram) -> int:
+    """The bin of a number; those of another exponent lie beyond all bins."""
+    place = int(min(abs(number) / histogram.width, 2.0**31))
+    return -1 - place if number < 0 else place
+
+
 def count(array: np.ndarray) -> Histogram:
     """The histogram of a float32 array of any shape, all of whose numbers are finite."""
     flat = np.asarray(array, np.float32).ravel()

@@ -14,10 +14,14 @@ DOMAIN, OP = "edgec", "Histogram"
 AXES_AS_INPUT = 18  # the opset from which the axes of a reduction are an input
 
 
-def instrument(model: ir.Model, watch: Watch, *, native: bool) -> None:
-    """Make what `run` reads the outputs of `model`, in place of its own."""
+def instrument(model: ir.Model, watch: Watch, whole: Watch, *, native: bool) -> None:
+    """Make what `run` reads the outputs of `model`, in place of its own.
+
+    `watch`: what this graph gives, of `whole`, all that its pass watches. A value that is watched
+    somewhere is read here too: else the optimiser would fuse over it, and a fused product rounds
+    otherwise.
+    """
     values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
-    own = list(model.graph.outputs)
     model.graph.outputs.clear()
     for slot, name in enumerate(watch.values):
         if native:
@@ -27,6 +31,9 @@ def instrument(model: ir.Model, watch: Watch, *, native: bool) -> None:
             model.graph.outputs.append(values[name])
     if native:
         model.graph.opset_imports[DOMAIN] = 1
+        _sizes(model, [values[name] for name in watch.means])
+    else:
+        _sizes(model, [values[name] for name in whole.names])
     for name in watch.means:
         axes = [axis for axis in range(rank(values[name])) if axis != 1]
         _reduction(model, "ReduceMean", values[name], name + MEAN, axes)
@@ -34,16 +41,13 @@ def instrument(model: ir.Model, watch: Watch, *, native: bool) -> None:
         axes = list(range(rank(values[name]) - 1))
         _reduction(model, "ReduceMin", values[name], name + LOWS, axes)
         _reduction(model, "ReduceMax", values[name], name + HIGHS, axes)
-    if not model.graph.outputs:  # the watched values are inputs, and numpy counts
-        model.graph.outputs.extend(own)
 
 
 def measure(model: ir.Model, watch: Watch) -> None:
     """Make the sizes of watched values, in elements, the outputs of `model`."""
     values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
     model.graph.outputs.clear()
-    for name in watch.values:
-        _add_output(model, ir.node("Size", [values[name]]), name + SIZE, ir.DataType.INT64)
+    _sizes(model, [values[name] for name in watch.values])
 
 
 def rank(value: ir.Value) -> int:
@@ -59,16 +63,23 @@ def rank(value: ir.Value) -> int:
     return 0
 
 
+def _sizes(model: ir.Model, values: Sequence[ir.Value]) -> None:
+    for value in values:
+        _add_output(model, ir.node("Size", [value]), f"{value.name}{SIZE}", ir.DataType.INT64)
+
+
 def _reduction(
     model: ir.Model, op_type: str, value: ir.Value, name: str, axes: Sequence[int]
 ) -> None:
+    if not axes:  # which would stand for all of them
+        return _add_output(model, ir.node("Identity", [value]), name)
     attributes: dict[str, int | list[int]] = {"keepdims": 0}
     inputs: list[ir.Value | None] = [value]
     if opset(model) >= AXES_AS_INPUT:
         inputs.append(add_initialiser(model, f"{name}/axes", np.array(axes, np.int64)))
     else:
         attributes["axes"] = list(axes)
-    _add_output(model, ir.node(op_type, inputs, attributes), name)
+    return _add_output(model, ir.node(op_type, inputs, attributes), name)
 
 
 def _add_output(

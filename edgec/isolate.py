@@ -24,6 +24,7 @@ TIME_LIMIT = 1800.0  # seconds
 MEMORY_SHARE = 0.8  # of this machine's memory, resident
 POLL = 0.05  # seconds
 MEMORY = "memory"
+PR_SET_PDEATHSIG = 1  # of prctl, see man 2 prctl
 
 
 class OverLimit(EmitError):  # noqa: N818 - as the errors that users see
@@ -35,7 +36,8 @@ def call(
 ) -> Any:
     """Call a module-level function in a subprocess, within limits of time and resident memory.
 
-    `memory`: bytes; 0 stands for most of this machine's. Raises OverLimit where it is passed.
+    `memory`: bytes; 0 stands for most of this machine's. Raises OverLimit where the peak was seen
+    above it. The subprocess ends with this one, even if this one is killed.
     """
     name = f"{function.__module__}:{function.__qualname__}"
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
@@ -44,7 +46,7 @@ def call(
         request.write_bytes(pickle.dumps((name, arguments)))
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "edgec.isolate", str(request), str(answer)],
+                [sys.executable, "-P", "-m", "edgec.isolate", request, answer, str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -97,14 +99,19 @@ def _watch(process: subprocess.Popen[bytes], seconds: float, limit: int) -> str:
         except subprocess.TimeoutExpired:
             if time.monotonic() > end:
                 return f"did not end within {seconds:.0f} s"
-            used = _resident(process.pid)
+            used = peak(process.pid)
             if used > limit:
                 return f"used {used / 1e6:.0f} MB of {MEMORY}, the limit is {limit / 1e6:.0f}"
 
 
-def _resident(pid: int) -> int:
+def peak(pid: int) -> int:
+    """The most memory that a process had resident since it began its program, in bytes; 0 unknown.
+
+    `ru_maxrss` of getrusage also counts what the process was before: a copy of its parent.
+    """
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     except (OSError, IndexError, ValueError):
         return 0
 
@@ -121,9 +128,20 @@ def _how(code: int) -> str:
     return f"ended with exit code {code} and no answer"
 
 
-def _main(request: str, answer: str) -> None:
+def _end_with(parent: int) -> None:
+    """Be killed with the parent, which may be killed itself: no one would read the answer."""
+    import ctypes
+
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before that
+            os._exit(1)
+
+
+def _main(request: str, answer: str, parent: str) -> None:
     from importlib import import_module
 
+    _end_with(int(parent))
     name, arguments = pickle.loads(Path(request).read_bytes())
     module, _, function = name.partition(":")
     try:

@@ -10,10 +10,11 @@ bodies of control-flow nodes names count too.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from edgec.graphs import reads
+from edgec.graphs import reads, subgraphs
 from edgec.types import Graph
 
 
@@ -30,6 +31,7 @@ def lineages(graph: Graph) -> dict[str, str]:
             node.op_type,
             graph.model.opset_imports.get(node.domain),
             *(part for key in sorted(node.attributes) for part in (key, _text(node, key))),
+            *_inner_weights(node),
             *("" if value is None else found[value] for value in node.inputs),
             *(found[value] for value in reads(node) if value not in node.inputs),
         )
@@ -43,6 +45,13 @@ def _text(node: ir.Node, key: str) -> str:
     if attribute.type == ir.AttributeType.TENSOR:
         return _tensor(attribute.as_tensor())
     return hashlib.sha256(ir.to_proto(attribute).SerializeToString(deterministic=True)).hexdigest()
+
+
+def _inner_weights(node: ir.Node) -> Iterator[str]:
+    """Weights in the bodies of a node, of which the text of a body may only name a file."""
+    for body in subgraphs(node):
+        for graph in (body, *body.subgraphs()):
+            yield from (_tensor(value.const_value) for value in graph.initializers.values())
 
 
 def _tensor(tensor: ir.TensorProtocol | None) -> str:

@@ -1,7 +1,9 @@
 """What calibration may be asked for by any plan that a build for a target can come to.
 
 A build tries several runtimes and steps down their ladders. Watching all that they may need in one
-pass costs less than a pass for each, and the statistics then serve every later build.
+pass costs less than a pass for each, and the statistics then serve every later build. Where a
+backend disobeys on a node, its neighbours may need values that no ladder does: a trial then watches
+these in a pass of its own.
 """
 
 from __future__ import annotations

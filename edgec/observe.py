@@ -11,6 +11,7 @@ do not depend on how many threads there are. Averages are taken in the order of 
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,13 +24,15 @@ from threading import Lock
 import numpy as np
 
 from edgec import statistics_file
+from edgec.errors import InputError, ToolchainError
 from edgec.histogram import BINS, EMPTY, FINEST, count, merge, trimmed
+from edgec.isolate import peak
 from edgec.reference import Reference
 from edgec.rows import Row, stream
 from edgec.types import Effort, Feeds, Histogram, Statistics, ValueStatistics
 
 AHEAD = 2  # samples per stream between two barriers
-EVERY = 2.0  # seconds between checkpoints
+BROKEN = ("FastGeluFusion",)  # it removes values that the custom op still reads
 SEEN, MEAN, SIZE = "/edgec_seen", "/edgec_mean", "/edgec_size"
 LOWS, HIGHS = "/edgec_lows", "/edgec_highs"
 
@@ -42,13 +45,19 @@ class Watch:
     means: tuple[str, ...]
     extents: tuple[str, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All values of which something is to be seen, in order."""
+        return tuple(sorted({*self.values, *self.means, *self.extents}))
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the state of a pass is written now and then; `lineages` by value name."""
+    """Where the state of a pass is written every so many seconds; `lineages` by value name."""
 
     path: Path
     lineages: Mapping[str, str]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -68,10 +77,14 @@ class Pass:
 
 
 def run(one: Pass, start: Statistics) -> tuple[Statistics, Effort]:
-    """The statistics in `start` and of the samples of a pass. Runs in a process of its own."""
+    """The statistics in `start` and of the samples of a pass. Runs in a process of its own.
+
+    Raises ToolchainError where the library does not load, InputError for a sample that the model
+    does not run on.
+    """
     begin = time.monotonic()
-    sessions = [(Reference(path, 1, one.library), watch) for path, watch in one.models]
-    counter = Slots(one, start) if one.library else Arrays(one, start)
+    counter = Slots(one, start, one.library) if one.library else Arrays(one, start)
+    sessions = [(Reference(path, 1, one.library, BROKEN), watch) for path, watch in one.models]
     values = dict(start.values)
     done, saved = list(start.samples), time.monotonic()
 
@@ -88,24 +101,34 @@ def run(one: Pass, start: Statistics) -> tuple[Statistics, Effort]:
         row, feeds = sample
         found: Feeds = {}
         for session, watch in sessions:
-            found |= counter.look(watch, {**feeds, **session.run(feeds)})
+            found |= counter.look(watch, {**feeds, **_outputs(session, row, feeds)})
         return row.digest, found
 
     with ThreadPoolExecutor(one.streams) as pool:
         for chunk in _chunks(stream(one.rows), AHEAD * one.streams):
             for digest, found in pool.map(look, chunk):
                 done.append(digest)
-                _add(values, one.watch, found, len(done))
-            if one.checkpoint and time.monotonic() - saved > EVERY:
+                _add(values, one.watch, found)
+            if one.checkpoint and time.monotonic() - saved >= one.checkpoint.seconds:
                 statistics_file.write(one.checkpoint.path, state(), one.checkpoint.lineages)
                 saved = time.monotonic()
     return state(), _effort(one, time.monotonic() - begin)
 
 
+def _outputs(session: Reference, row: Row, feeds: Feeds) -> Feeds:
+    try:
+        return session.run(feeds)
+    except Exception as error:  # onnxruntime's exceptions share no base but this
+        raise InputError(
+            f"{row.path.name}: the float model does not run on it: {str(error).strip()[:300]}",
+            hint="leave the sample out, or repair it: an index may be past a table's end, say",
+        ) from error
+
+
 class Slots:
     """Histograms that the native op counts, in arrays that it is given."""
 
-    def __init__(self, one: Pass, start: Statistics) -> None:
+    def __init__(self, one: Pass, start: Statistics, library: Path) -> None:
         self._slots = {name: slot for slot, name in enumerate(one.watch.values)}
         size = max(1, len(self._slots))
         self._counts = np.zeros((size, 2 * BINS), np.int64)
@@ -116,10 +139,16 @@ class Slots:
                 first = known.first + BINS
                 self._counts[slot, first : first + len(known.counts)] = known.counts
                 self._exponents[slot] = known.exponent
-        library = ctypes.CDLL(str(one.library))
-        library.edgec_slots.restype = None
-        library.edgec_slots.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
-        library.edgec_slots(size, self._counts.ctypes.data, self._exponents.ctypes.data)
+        try:
+            slots = ctypes.CDLL(str(library)).edgec_slots
+        except (OSError, AttributeError) as error:  # for another machine, or a folder without exec
+            raise ToolchainError(
+                f"the compiled histogram.c does not load: {error}",
+                hint="histograms are counted by numpy, more slowly; see CC",
+            ) from error
+        slots.restype = None
+        slots.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+        slots(size, self._counts.ctypes.data, self._exponents.ctypes.data)
 
     def look(self, watch: Watch, outputs: Feeds) -> Feeds:
         """What a run gave, as it is: the rest is in the arrays by now."""
@@ -154,7 +183,7 @@ class Arrays:
             low, high = (finite.min(), finite.max()) if finite.size else (np.inf, -np.inf)
             others = array.size - finite.size - nans
             # + 0.0: no negative zero
-            found[name + SEEN] = np.array([low + 0.0, high + 0.0, nans, others])
+            found[name + SEEN] = np.array([low + 0.0, high + 0.0, nans, others], np.float32)
         return found
 
     def histogram(self, name: str) -> Histogram:
@@ -162,8 +191,8 @@ class Arrays:
         return self._histograms[name]
 
 
-def _add(values: dict[str, ValueStatistics], watch: Watch, found: Feeds, samples: int) -> None:
-    """One sample more, the last of `samples`: m' = m + (x - m) / n for averages."""
+def _add(values: dict[str, ValueStatistics], watch: Watch, found: Feeds) -> None:
+    """One sample more: m' = m + (x - m) / n for averages, n with this sample."""
     for name in watch.values:
         old = values.get(name, ValueStatistics())
         low, high, nans, infinities = found[name + SEEN].astype(np.float64).tolist()
@@ -182,9 +211,13 @@ def _add(values: dict[str, ValueStatistics], watch: Watch, found: Feeds, samples
     for name in watch.means:
         old = values.get(name, ValueStatistics())
         mean = found[name + MEAN].astype(np.float64)
-        before = np.zeros(len(mean)) if old.channel_mean is None else old.channel_mean
-        mean = np.where(np.isfinite(mean), mean, before)
-        values[name] = replace(old, channel_mean=before + (mean - before) / samples)
+        sound = np.isfinite(mean) & (found[name + SIZE] > 0)  # of no numbers, it would be zero
+        before, times = old.channel_mean, old.channel_seen
+        if before is None or times is None:
+            before, times = np.zeros(len(mean)), np.zeros(len(mean), np.int64)
+        times = times + sound
+        change = np.where(sound, mean - before, 0.0) / np.maximum(times, 1)
+        values[name] = replace(old, channel_mean=before + change, channel_seen=times)
     for name in watch.extents:
         old = values.get(name, ValueStatistics())
         low, high = (found[name + what].astype(np.float64) for what in (LOWS, HIGHS))
@@ -201,7 +234,7 @@ def _effort(one: Pass, seconds: float) -> Effort:
         runs=len(one.rows),
         seconds=seconds,
         cpu_seconds=used.ru_utime + used.ru_stime,
-        peak_bytes=used.ru_maxrss * 1024,
+        peak_bytes=peak(os.getpid()),
         counter="native code" if one.library else "numpy",
     )
 
@@ -213,7 +246,7 @@ def _chunks(samples: Iterable[tuple[Row, Feeds]], size: int) -> Iterator[list[tu
 
 
 def _vectors(watch: Watch) -> list[str]:
-    return [name + MEAN for name in watch.means] + [
+    return [name + what for name in watch.means for what in (MEAN, SIZE)] + [
         name + what for name in watch.extents for what in (LOWS, HIGHS)
     ]
 

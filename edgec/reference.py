@@ -16,8 +16,17 @@ LEVELS = ("ORT_ENABLE_ALL", "ORT_ENABLE_BASIC", "ORT_DISABLE_ALL")
 class Reference:
     """An ONNX file in float. Where an optimiser pass breaks the graph, it runs with fewer."""
 
-    def __init__(self, path: Path, threads: int, library: Path | None = None) -> None:
-        """`library`: of custom ops. Raises EmitError where no level of optimisation opens it."""
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        library: Path | None = None,
+        disabled: Sequence[str] = (),
+    ) -> None:
+        """`library`: of custom ops; `disabled`: optimiser passes of ONNX Runtime, by name.
+
+        Raises EmitError where no level of optimisation opens the file.
+        """
         import onnxruntime
 
         reason = ""
@@ -31,7 +40,10 @@ class Reference:
             options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
             try:
                 self._session = onnxruntime.InferenceSession(
-                    path, options, providers=["CPUExecutionProvider"]
+                    path,
+                    options,
+                    providers=["CPUExecutionProvider"],
+                    disabled_optimizers=list(disabled),
                 )
                 break
             except Exception as error:  # onnxruntime's exceptions share no base but this

@@ -4,11 +4,11 @@ An uncompressed `.npz` archive of three arrays, written byte for byte alike, rea
 
     header    uint8    UTF-8 JSON, see HEADER below
     counts    uint     the bins of all histograms, one after the other
-    channels  float64  means, lows and highs per channel, one after the other
+    channels  float64  per channel means, how many samples they are of, lows, highs, in this order
 
-A value is found by its lineage (`edgec.lineage`), not by its name, which is there for people.
-`samples` are the hashes of the samples that all values have seen. A bin i of a histogram holds the
-numbers x with first + i <= x / 2**exponent < first + i + 1 (`edgec.histogram`).
+A value is found by its lineage (`edgec.lineage`); its name is there for people, and tells values
+of one lineage apart. `samples` are the hashes of the samples that all values have seen. The bins
+of a histogram are `first`, `first` + 1, …; `edgec.types.Histogram` says which numbers they hold.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from typing import Any
 import numpy as np
 
 from edgec.errors import InputError
-from edgec.histogram import BINS, COARSEST, FINEST
+from edgec.histogram import BINS, COARSEST, FINEST, bin_of
 from edgec.runtime import npz
-from edgec.runtime.reading import integer, number, several, table
+from edgec.runtime.reading import content, integer, number, several, table
 from edgec.runtime.schema import first_error
 from edgec.types import Histogram, Statistics, ValueStatistics
 
 VERSION = 1
 MOST_BYTES = 1 << 30
-_COUNT = integer(0, 1 << 53)
+LONGEST = 4096  # characters of a name
+_MOST = 1 << 53
+_COUNT = integer(0, _MOST)
 _HASH = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-_PAIR = several({"type": "number"}, 2, 2)
+_LARGEST = float(np.finfo(np.float32).max)
+_PAIR = several({"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}, 2, 2)
 _HISTOGRAM = table(
     {
         "exponent": integer(FINEST, COARSEST),
@@ -42,7 +45,7 @@ _HISTOGRAM = table(
 # A value's range, histogram and averages; 0 channels: not asked for.
 _VALUE = table(
     {
-        "id": {"type": "string", "maxLength": 4096},
+        "id": {"type": "string", "maxLength": LONGEST},
         "lineage": _HASH,
         "seen": _COUNT,
         "range": _PAIR,
@@ -73,7 +76,7 @@ def write(path: Path, statistics: Statistics, lineages: Mapping[str, str]) -> No
     rows, counts, channels = [], [], []
     for name, one in sorted(statistics.values.items()):
         row: dict[str, Any] = {
-            "id": name,
+            "id": name[:LONGEST],
             "lineage": lineages[name],
             "seen": one.seen,
             "nans": one.nans,
@@ -94,7 +97,7 @@ def write(path: Path, statistics: Statistics, lineages: Mapping[str, str]) -> No
             counts.append(own.counts)
         channels += [
             array
-            for array in (one.channel_mean, one.channel_low, one.channel_high)
+            for array in (one.channel_mean, one.channel_seen, one.channel_low, one.channel_high)
             if array is not None
         ]
         rows.append(row)
@@ -120,11 +123,11 @@ def read(path: Path, lineages: Mapping[str, str]) -> Statistics:
     """
     arrays = _arrays(path)
     header = _header(path, arrays["header"])
-    values = dict(_values(path, header, arrays["counts"], arrays["channels"]))
-    return Statistics(
-        {name: values[digest] for name, digest in lineages.items() if digest in values},
-        tuple(header["samples"]),
-    )
+    values = list(_values(path, header, arrays["counts"], arrays["channels"]))
+    own = {name: one for name, digest, one in values if lineages.get(name) == digest}
+    renamed = {digest: one for name, digest, one in values if name not in own}
+    others = {name: renamed[digest] for name, digest in lineages.items() if digest in renamed}
+    return Statistics({**others, **own}, tuple(header["samples"]))
 
 
 def by_name(path: Path) -> Statistics:
@@ -140,18 +143,9 @@ def samples(path: Path) -> tuple[str, ...]:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= MOST_BYTES else b""
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}", hint="give a file of edgec calibrate"
-        ) from error
-    if size > MOST_BYTES:
-        raise _damaged(path, f"{size} bytes are too many")
-    arrays = npz.read(data, str(path))
+    arrays = npz.read(content(path, str(path), MOST_BYTES), str(path))
     kinds = {"header": "u", "counts": "u", "channels": "f"}
-    if {n: a.dtype.kind for n, a in arrays.items()} != kinds:
+    if {n: a.dtype.kind for n, a in arrays.items()} != kinds or arrays["header"].itemsize != 1:
         raise _damaged(path, "it holds other arrays")
     if any(array.ndim != 1 for array in arrays.values()):
         raise _damaged(path, "an array has another rank than 1")
@@ -160,12 +154,13 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _header(path: Path, text: np.ndarray) -> dict[str, Any]:
     try:
-        header = json.loads(text.astype(np.uint8).tobytes().decode(), parse_constant=_refuse)
+        header = json.loads(text.tobytes().decode(), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, "its header is no JSON") from error
     if isinstance(header, dict) and header.get("version", VERSION) != VERSION:
+        version = str(header["version"])[:40]
         raise InputError(
-            f"{path}: version {header['version']} of the statistics file is not known here",
+            f"{path}: version {version} of the statistics file is not known here",
             hint="calibrate again, or use the edgec that wrote it",
         )
     wrong = first_error(header, HEADER, "header")
@@ -180,44 +175,69 @@ def _refuse(word: str) -> None:
 
 def _values(
     path: Path, header: Mapping[str, Any], counts: np.ndarray, channels: np.ndarray
-) -> Iterator[tuple[str, ValueStatistics]]:
+) -> Iterator[tuple[str, str, ValueStatistics]]:
+    """The name, lineage and statistics of each value."""
+    if int(counts.max(initial=0)) > _MOST or not (np.abs(channels) <= 2 * _LARGEST).all():
+        raise _damaged(path, "it holds a number that no calibration gives")
     bins = places = 0
+
+    def vector(size: int) -> np.ndarray | None:
+        nonlocal places
+        places += size
+        return channels[places - size : places].astype(np.float64) if size else None
+
     for row in header["values"]:
-        histogram, low, high = None, np.inf, -np.inf
-        means = (0.0, 0.0)
-        if "range" in row:
-            (low, high), means = row["range"], row.get("mean_range", means)
+        histogram, (low, high), means = None, (np.inf, -np.inf), (0.0, 0.0)
+        if "range" in row and "mean_range" in row:
+            (low, high), means = map(float, row["range"]), row["mean_range"]
         if "histogram" in row:
             own = row["histogram"]
             part = counts[bins : bins + own["bins"]].astype(np.int64)
             bins += own["bins"]
             histogram = Histogram(own["exponent"], own["first"], part)
-            if own["first"] + own["bins"] > BINS or (part < 0).any():
-                raise _damaged(path, f"the histogram of {row['id']!r} is not sound")
-        vectors: list[np.ndarray | None] = []
-        for size in (row["mean_channels"], row["extreme_channels"], row["extreme_channels"]):
-            vectors.append(channels[places : places + size].astype(np.float64) if size else None)
-            places += size
-        if not low <= high and "range" in row:
-            raise _damaged(path, f"the range of {row['id']!r} ends before it begins")
-        yield (
-            row["lineage"],
-            ValueStatistics(
-                low=float(low),
-                high=float(high),
-                seen=row["seen"],
-                mean_low=float(means[0]),
-                mean_high=float(means[1]),
-                nans=row["nans"],
-                infinities=row["infinities"],
-                histogram=histogram,
-                channel_mean=vectors[0],
-                channel_low=vectors[1],
-                channel_high=vectors[2],
-            ),
+        mean, times = vector(row["mean_channels"]), vector(row["mean_channels"])
+        one = ValueStatistics(
+            low=low,
+            high=high,
+            seen=row["seen"],
+            mean_low=float(means[0]),
+            mean_high=float(means[1]),
+            nans=row["nans"],
+            infinities=row["infinities"],
+            histogram=histogram,
+            channel_mean=mean,
+            channel_seen=None if times is None else np.clip(times, -1, _MOST).astype(np.int64),
+            channel_low=vector(row["extreme_channels"]),
+            channel_high=vector(row["extreme_channels"]),
         )
-    if bins != len(counts) or places != len(channels) or not np.isfinite(channels).all():
+        if bins > len(counts) or places > len(channels):
+            break
+        wrong = _wrong(one, len(header["samples"]))
+        if wrong:
+            raise _damaged(path, f"{row['id']!r}: {wrong}")
+        yield row["id"], row["lineage"], one
+    if bins != len(counts) or places != len(channels):
         raise _damaged(path, "its arrays do not fit its header")
+
+
+def _wrong(one: ValueStatistics, samples: int) -> str:
+    """What of a value's statistics no calibration can have seen, or an empty text."""
+    times = one.channel_seen
+    if times is not None and not ((times >= 0) & (times <= samples)).all():
+        return "a channel was seen in more samples than there are"
+    if one.seen > samples or (one.seen > 0) != (one.low <= one.high):
+        return "its range does not fit the samples that it was seen in"
+    if one.histogram is None or not len(one.histogram.counts):
+        return "there is a range, and no histogram" if one.seen else ""
+    counts, first = one.histogram.counts, one.histogram.first
+    if not (one.seen and counts[0] and counts[-1] and first + len(counts) <= BINS):
+        return "its histogram is not sound"
+    ends = ((one.low, first), (one.high, first + len(counts) - 1))
+    if any(bin_of(x, one.histogram) != i and (x, i) != (0.0, -1) for x, i in ends):
+        return "its histogram does not fit its range"
+    if not all(one.low <= average <= one.high for average in (one.mean_low, one.mean_high)):
+        return "its average range does not lie in its range"
+    return ""
 
 
 def _damaged(path: Path, why: str) -> InputError:

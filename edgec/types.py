@@ -385,11 +385,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often a value fell where: bin i counts x with first + i <= x / width < first + i + 1.
+    """How often a value fell where: counts[i] is of bin b = first + i.
 
-    The width is 2**exponent, the finest at which all finite numbers fall into [-2048, 2048) bins,
-    so that counts follow from the numbers alone, not from their order; `counts` int64 [bins] begins
-    and ends with a bin in use. See `edgec.histogram`.
+    Bin b >= 0 holds x with b <= x / width < b + 1; below zero it is the mirror image: bin -1 - m
+    holds x with m <= -x / width < m + 1. The width is 2**exponent, the finest at which all finite
+    numbers fall into the bins from -2048 to 2047, so that counts follow from the numbers alone, not
+    from their order; `counts` int64 [bins] begins and ends with a bin in use. See
+    `edgec.histogram`.
     """
 
     exponent: int
@@ -408,8 +410,9 @@ class ValueStatistics:
 
     `low` > `high`: its range was not asked for, or no number was ever seen. `seen`: samples in
     which there was a number; `mean_low`, `mean_high`: over these, the average of each sample's own
-    extremes. `channel_mean`: E[x] per channel (axis 1); `channel_low`, `channel_high`: the extremes
-    per channel (last axis); all float64 [channels].
+    extremes. `channel_mean`: E[x] per channel (axis 1), over the `channel_seen` samples (int64) in
+    which it was a number; `channel_low`, `channel_high`: the extremes per channel (last axis);
+    float64 [channels].
     """
 
     low: float = math.inf
@@ -421,6 +424,7 @@ class ValueStatistics:
     infinities: int = 0
     histogram: Histogram | None = None
     channel_mean: np.ndarray | None = None
+    channel_seen: np.ndarray | None = None
     channel_low: np.ndarray | None = None
     channel_high: np.ndarray | None = None
 

@@ -22,7 +22,7 @@ import pytest
 import small
 
 from edgec import runtime
-from edgec.build import Job, build
+from edgec.build import Job, build, calibrate
 from edgec.errors import EdgecError, EmitError, InputError, UnsupportedError
 from edgec.report import report_path
 from edgec.runtime.manifest import schema
@@ -217,24 +217,111 @@ def test_bad_data_leaves_nothing_and_takes_nothing_away(force: bool, tmp_path: P
     )
 
 
-def test_an_activation_that_overflows_stops_the_build(tmp_path: Path) -> None:
+def test_an_activation_that_overflows_is_left_out_and_said(tmp_path: Path) -> None:
     data = graphs.write_samples(NAME, tmp_path / "data", 6)
     arrays = dict(np.load(data / "sample_0003.npz"))
     arrays["image"] = np.full_like(arrays["image"], 3e38)
     np.savez(data / "sample_0003.npz", **arrays)
-    out = tmp_path / "model.edgec"
-    with pytest.raises(InputError, match=r"sample_0003\.npz: the model turns it into NaN or inf"):
-        build(
-            Job(
-                MODEL,
-                target="x86-vnni",
-                backend="onnxruntime",
-                data=data,
-                output=out,
-                measure=False,
-            )
-        )
-    assert not out.exists()
+    job = Job(
+        MODEL,
+        target="x86-vnni",
+        backend="onnxruntime",
+        data=data,
+        output=tmp_path / "model.edgec",
+        limits=LOOSE,
+        measure=False,
+    )
+    (said,) = (note for note in build(job).notes if "infinite numbers" in note)
+    assert said.startswith("calibration: infinite numbers, which are left out of the range: '")
+
+
+# Statistics
+
+
+@pytest.fixture(scope="module")
+def statistics(samples: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file for x86-vnni, whose builds may need more than those for other targets."""
+    file = tmp_path_factory.mktemp("statistics") / "clip.npz"
+    calibrate(with_statistics(file, samples(NAME), file.with_name("none")))
+    return file
+
+
+def with_statistics(file: Path | None, data: Path, output: Path, target: str = "x86-vnni") -> Job:
+    return Job(
+        MODEL,
+        target=target,
+        backend="onnxruntime",
+        data=data,
+        output=output,
+        measure=False,
+        threads=1,
+        statistics=file,
+    )
+
+
+@pytest.mark.parametrize("target", ["x86-vnni", "aarch64-dotprod"])
+def test_a_build_with_statistics_is_the_build_without(
+    target: str,
+    built: Callable[..., Report],
+    samples: Callable[[str], Path],
+    statistics: Path,
+    tmp_path: Path,
+) -> None:
+    before = statistics.read_bytes()
+    job = with_statistics(statistics, samples(NAME), tmp_path / "bundle.edgec", target)
+    assert build(job).bundle.read_bytes() == built(target).bundle.read_bytes()
+    assert statistics.read_bytes() == before  # it had all that these plans ask for
+
+
+def test_statistics_that_do_not_exist_yet_are_made(
+    built: Callable[..., Report], samples: Callable[[str], Path], tmp_path: Path, statistics: Path
+) -> None:
+    file = tmp_path / "new.npz"
+    first = build(with_statistics(file, samples(NAME), tmp_path / "one.edgec"))
+    assert first.bundle.read_bytes() == built("x86-vnni").bundle.read_bytes()
+    assert file.read_bytes() == statistics.read_bytes()
+
+
+def test_other_data_verifies_what_was_calibrated_before(
+    statistics: Path, samples: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """None of it is calibrated on, since the statistics know enough; all of it verifies."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(3):
+        arrays = graphs.load_feeds(NAME, 50 + number, batch=1, images=1, texts=1)
+        np.savez(data / f"new_{number}.npz", **arrays)  # type: ignore[arg-type]
+    report = build(with_statistics(statistics, data, tmp_path / "bundle.edgec"))
+    assert {one.samples for one in report.checks.outputs} == {3}
+    assert manifest(report.bundle)["calibration"]["samples"] == 4
+
+
+def test_statistics_that_have_seen_everything(
+    samples: Callable[[str], Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "all.npz"
+    job = with_statistics(file, samples(NAME), tmp_path / "bundle.edgec")
+    calibrate(job, everything=True)
+    with pytest.raises(InputError, match="none is left to verify on") as caught:
+        build(job)
+    assert "not calibrated on" in caught.value.hint
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_statistics_without_data(statistics: Path, tmp_path: Path) -> None:
+    job = replace(with_statistics(statistics, tmp_path, tmp_path / "bundle.edgec"), data=None)
+    with pytest.raises(InputError, match="without samples to verify on"):
+        build(job)
+
+
+def test_a_damaged_statistics_file_stops_the_build(
+    samples: Callable[[str], Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"PK")
+    with pytest.raises(InputError, match="file"):
+        build(with_statistics(file, samples(NAME), tmp_path / "bundle.edgec"))
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_an_existing_output_is_refused_before_any_work(

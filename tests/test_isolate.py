@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from edgec.errors import (
     ToolchainError,
     UnsupportedError,
 )
-from edgec.isolate import call
+from edgec.isolate import OverLimit, call
 
 # Called in the subprocess, by name.
 
@@ -54,8 +56,6 @@ def hang(note: str) -> None:
 
 
 def hang_with_a_child(note: str) -> None:
-    import subprocess
-
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     Path(note).write_text(str(child.pid))
     time.sleep(60)
@@ -66,6 +66,19 @@ def eat() -> None:
     while True:
         hoard.append(np.ones(1 << 22))
         time.sleep(0.01)
+
+
+def spike() -> None:
+    np.ones(1 << 26).sum()  # 512 MB, for less than a moment
+    time.sleep(1)
+
+
+def own_peak() -> int:
+    return isolate.peak(os.getpid())
+
+
+def call_another(note: str) -> None:
+    call(hang, note)
 
 
 def fail() -> None:
@@ -201,8 +214,38 @@ def test_the_time_limit_ends_grandchildren_too(tmp_path: Path) -> None:
 def test_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     monkeypatch.setattr(isolate, "MEMORY_SHARE", 400e6 / whole)
-    with pytest.raises(EmitError, match=r"eat: .* used 0\.\d GiB of memory, the limit is 0\.4"):
+    with pytest.raises(EmitError, match=r"eat: .* used \d+ MB of memory, the limit is 400"):
         call(eat, seconds=60)
+
+
+def test_a_peak_between_two_looks_counts() -> None:
+    with pytest.raises(OverLimit, match="of memory, the limit is 400"):
+        call(spike, seconds=60, memory=400_000_000)
+
+
+def test_the_peak_is_the_process_s_own() -> None:
+    """Not what its parent had when it started it, as ru_maxrss is."""
+    hoard = np.ones(1 << 26)
+    assert 10e6 < call(own_peak) < hoard.nbytes < isolate.peak(os.getpid())
+
+
+def test_a_killed_parent_takes_the_child_with_it(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    code = f"import test_isolate; test_isolate.call_another({str(note)!r})"
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        wait_for(lambda: note.is_file() and note.read_text() != "")
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_for(lambda: not _alive(int(note.read_text())))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_an_interrupt_ends_the_child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

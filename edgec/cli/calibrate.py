@@ -28,7 +28,7 @@ from edgec.cli.common import (
 @click.option(
     "--all", "everything", is_flag=True, help="Calibrate on every sample, verify on none."
 )
-@click.option("--samples", "most", type=click.IntRange(1), help="Take this many files at most.")
+@click.option("--samples", "most", type=click.IntRange(2), help="Take this many files at most.")
 @click.option(
     "--tensorrt-cache",
     "cache",

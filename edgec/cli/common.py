@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,36 +67,46 @@ def job_options(function: Command) -> Command:
     return function
 
 
-class Size(click.ParamType[int]):
-    """Bytes: a number with K, M, G or nothing behind it, powers of 1,000."""
-
-    name = "SIZE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """`800M` -> 800000000."""
-        if isinstance(value, int):
-            return value
-        text = str(value).strip().upper().removesuffix("B")
-        scale = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:], 1)
-        try:
-            size = float(text.rstrip("KMG")) * scale
-        except ValueError:
-            size = 0.0
-        if not 1 <= size < 1e18:
-            self.fail(f"{value!r} is no size; write 800M or 2G", param, ctx)
-        return int(size)
+def size(text: str) -> int:
+    """Bytes: `800M` -> 800000000; K, M and G are powers of 1,000, and 0 stands for no limit."""
+    number = text.strip().upper().removesuffix("B")
+    scale = {"K": 10**3, "M": 10**6, "G": 10**9}.get(number[-1:], 0)
+    try:
+        found = float(number[:-1] if scale else number) * (scale or 1)
+    except ValueError:
+        found = math.nan
+    if not (found == 0 or 1 <= found < 1e18):
+        raise click.BadParameter(f"{text!r} is no size; write 800M or 2G")
+    return int(found)
 
 
 def calibration_options(function: Command) -> Command:
     """How calibration works."""
-    function = click.option(
-        "--max-ram", type=Size(), default=0, help="Memory that calibration may take, such as 800M."
-    )(function)
-    return click.option(
-        "--native/--no-native",
-        default=True,
-        help="Count histograms in compiled code, where there is a C compiler; else in numpy.",
-    )(function)
+    options = [
+        click.option(
+            "--max-ram",
+            default="0",
+            metavar="SIZE",
+            callback=lambda _context, _option, text: size(text),
+            help="Memory that the calibrating process may take, such as 800M; default: most of it.",
+        ),
+        click.option(
+            "--native/--no-native",
+            default=True,
+            help="Count histograms in compiled code, where there is a C compiler; else in numpy.",
+        ),
+        click.option(
+            "--checkpoint",
+            type=click.FloatRange(0),
+            default=2.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="How often the state of a calibration is saved.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[Range, ...]]:

@@ -16,13 +16,18 @@ LIBRARIES = ("-lm", "-lpthread")
 TIME_LIMIT = 60.0  # seconds
 
 
-def histogram_library(folder: Path) -> Path:
+def histogram_library(folder: Path, *, wanted: bool = True) -> Path:
     """Compile the custom op of `histogram.c` into `folder`; raises ToolchainError with the reason.
 
     It is compiled anew each time, in less than a second, for the CPU that runs it: nothing is
     loaded from a folder that others may write to. CC names another compiler.
     """
-    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    if not wanted:
+        raise ToolchainError("no native code is wanted", hint="leave --no-native out")
+    try:
+        compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    except ValueError as error:
+        raise ToolchainError(f"CC is no command: {error}", hint="close its quotes") from error
     if shutil.which(compiler[0]) is None:
         raise ToolchainError(
             f"there is no C compiler ({compiler[0]})",
@@ -34,7 +39,7 @@ def histogram_library(folder: Path) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ToolchainError(f"{compiler[0]} does not run: {error}", hint="see CC") from error
-    if done.returncode:
+    if done.returncode or not library.is_file():
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise ToolchainError(
             f"{compiler[0]} cannot compile histogram.c: {lines[0][:200]}",

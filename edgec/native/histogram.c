@@ -71,7 +71,7 @@ static int extremes(const float *x, size_t n, float *low, float *high)
 }
 
 /* The finite ones of x; NaNs and infinities are added up in `others`. */
-static size_t finite_ones(const float *x, size_t n, float *into, float *others)
+static size_t finite_ones(const float *x, size_t n, float *into, size_t *others)
 {
     size_t kept = 0;
     for (size_t i = 0; i < n; i++) {
@@ -160,9 +160,10 @@ static void observe(const float *x, size_t n, int64_t slot, float *result)
 {
     uint32_t own[2 * ALL] = {0};
     uint16_t bins[BLOCK + 16];
-    float copy[BLOCK], low, high, *others = result + 2;
+    float copy[BLOCK], low, high;
+    size_t others[2] = {0};
     int exponent = __atomic_load_n(&exponents[slot], __ATOMIC_RELAXED);  /* or less than by now */
-    result[0] = INFINITY, result[1] = -INFINITY, others[0] = others[1] = 0;
+    result[0] = INFINITY, result[1] = -INFINITY;
     for (size_t start = 0; start < n; start += BLOCK) {
         const float *block = x + start;
         size_t size = n - start < BLOCK ? n - start : BLOCK;
@@ -185,6 +186,7 @@ static void observe(const float *x, size_t n, int64_t slot, float *result)
         count(bins, kept, own);
     }
     merge(slot, exponent, own);
+    result[2] = (float)others[0], result[3] = (float)others[1];
 }
 
 /* ---- the op ---- */

@@ -6,6 +6,7 @@ neither. `.npy` format: https://numpy.org/doc/stable/reference/generated/numpy.l
 
 import io
 import os
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -18,6 +19,16 @@ from edgec.errors import InputError
 
 STAMP = (1980, 1, 1, 0, 0, 0)
 MODE = 0o100644 << 16
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
 _HINT = "Write it with numpy.savez and plain numeric arrays."
 
 
@@ -43,9 +54,9 @@ def read(source: Union[bytes, Path], label: str) -> Dict[str, Any]:
                 if name in found:
                     raise InputError("{}: {!r} stands there twice".format(label, name), hint=_HINT)
                 found[name] = _array(archive.read(member), label + ": " + name)
-    # zipfile raises NotImplementedError for a compression that it does not know, and
-    # RuntimeError for an encrypted member
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    # zipfile raises NotImplementedError for a compression that it does not know, RuntimeError for
+    # an encrypted member, ValueError for places before the file's begin and names that are no text
+    except _DAMAGED as error:
         message = "{} is no readable .npz file: {}".format(label, error)
         raise InputError(message, hint="It may be truncated. " + _HINT) from error
     except OSError as error:

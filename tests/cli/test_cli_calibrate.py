@@ -1,0 +1,140 @@
+"""`edgec calibrate`, and `edgec build --statistics`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import graphs
+import pytest
+
+from edgec import statistics_file
+from edgec.cli.common import size
+
+MODEL = graphs.path("mlp")
+COMMON = ("--target", "generic", "--backend", "onnxruntime")
+
+
+def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`edgec …` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "edgec", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def calibrate(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return run(*("calibrate", MODEL, *COMMON, "--data", "data", "-o", "mlp.npz", *more), cwd=folder)
+
+
+def figures(folder: Path, *more: str) -> dict[str, Any]:
+    done = calibrate(folder, "--json", "-", *more)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    graphs.write_samples("mlp", tmp_path / "data", 6)
+    return tmp_path
+
+
+def test_a_file_is_made_extended_and_left_alone(work: Path) -> None:
+    first = figures(work, "--samples", "3")
+    assert {**first, "seconds": 0, "cpu_seconds": 0, "peak_bytes": 0, "values": 0} == {
+        "statistics": "mlp.npz",
+        "samples": 2,
+        "values": 0,
+        "runs": 2,
+        "native": True,
+        "counter": "native code",
+        "seconds": 0,
+        "cpu_seconds": 0,
+        "peak_bytes": 0,
+        "warnings": [],
+    }
+    assert first["values"] > 0
+    assert first["seconds"] > 0
+    assert first["cpu_seconds"] > 0
+    assert first["peak_bytes"] > 10e6
+    more = figures(work, "--all", "--no-native")
+    assert (more["samples"], more["runs"], more["native"]) == (6, 4, False)
+    assert more["counter"] == "numpy (no native code is wanted)"
+    before = (work / "mlp.npz").read_bytes()
+    again = figures(work)
+    assert (again["samples"], again["runs"], again["counter"]) == (6, 0, "nothing to count")
+    assert (work / "mlp.npz").read_bytes() == before
+    assert len(statistics_file.samples(work / "mlp.npz")) == 6
+    assert sorted(path.name for path in work.iterdir()) == ["data", "mlp.npz"]
+
+
+def test_what_it_says(work: Path) -> None:
+    done = calibrate(work)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "values on 4 samples, 4 runs now; counted by native code; peak memory" in done.stdout
+
+
+def test_a_build_uses_it(work: Path) -> None:
+    calibrate(work)
+    before = (work / "mlp.npz").read_bytes()
+    build = ("build", MODEL, *COMMON, "--no-measure", "--data", "data")
+    for name, more in (("with", ["--statistics", "mlp.npz"]), ("without", [])):
+        done = run(*build, "-o", f"{name}.edgec", *more, cwd=work)
+        assert done.returncode == 0, done.stderr
+    assert (work / "with.edgec").read_bytes() == (work / "without.edgec").read_bytes()
+    assert (work / "mlp.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        (["--max-ram", "5M"], 4, "--max-ram 5 MB does not suffice: "),
+        (["-o", "no/mlp.npz"], 3, "no: no folder that can be written to"),
+        (["-o", "data"], 3, "data: not a file"),
+        (["-o", str(MODEL)], 3, "mlp.onnx"),
+        (["--data", "nowhere"], 3, "nowhere: no such folder"),
+        (["--backend", "tensorrt"], 4, "not on tensorrt"),
+        (["--max-ram", "lots"], 2, "'lots' is no size; write 800M or 2G"),
+        (["--samples", "1"], 2, "Invalid value for '--samples'"),
+    ],
+)
+def test_errors(more: list[str], code: int, words: str, work: Path) -> None:
+    model = MODEL.read_bytes()
+    done = calibrate(work, *more)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert ("hint: " in done.stderr) == (code != 2)
+    assert done.stdout == ""
+    assert [path.name for path in work.iterdir()] == ["data"]
+    assert MODEL.read_bytes() == model
+
+
+def test_without_data(work: Path) -> None:
+    done = run("calibrate", MODEL, *COMMON, "-o", "mlp.npz", cwd=work)
+    assert done.returncode == 3
+    assert "nothing to calibrate on\n  hint: give --data" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("800M", 800_000_000), ("2g", 2_000_000_000), ("1.5GB", 1_500_000_000), ("64", 64), ("0", 0)],
+)
+def test_sizes(text: str, expected: int) -> None:
+    assert size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "M", "5KM", "-1", "nan", "inf", "1e30", "0.5", "1 T"])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no size"):
+        size(text)
