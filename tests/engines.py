@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import small
@@ -17,6 +18,7 @@ from edgec.partition import partition
 from edgec.placement import place
 from edgec.quantize import quantize
 from edgec.runtime.openers import opener
+from edgec.tune import plain
 from edgec.types import (
     Artifact,
     Engine,
@@ -24,6 +26,7 @@ from edgec.types import (
     Override,
     Plan,
     Policy,
+    Recovery,
     Runtime,
     Scheme,
     Statistics,
@@ -36,7 +39,12 @@ Feeds = Mapping[str, np.ndarray]
 
 def everywhere(scheme: Scheme) -> Policy:
     """A policy that asks for one scheme in every part."""
-    return Policy(parts=(Override("*", scheme, None),))
+    return Policy(parts=(Override("*", scheme),))
+
+
+def recovered(plan: Plan, **changes: Any) -> dict[str, Recovery]:
+    """What is done to every part where nothing is tried, with `changes`."""
+    return {name: replace(plain(one), **changes) for name, one in plan.recovery.items()}
 
 
 def seen(found: Graph, plan: Plan, runtime: Runtime, feeds: Sequence[Feeds]) -> Statistics:
@@ -83,7 +91,7 @@ def engine_for(
     plan = assign(found, partition(found), policy or Policy(), row, data=bool(feeds))
     statistics = seen(found, plan, runtime, feeds) if feeds else Statistics()
     (joined,) = join(found, plan, row)
-    model = quantize(joined.source, plan.decisions, statistics, plan.methods, runtime)
+    model = quantize(joined.source, plan.decisions, statistics, recovered(plan), runtime)
     return replace(joined, model=lower(model, runtime)), plan
 
 
