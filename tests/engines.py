@@ -12,6 +12,7 @@ import small
 
 from edgec.assign import assign
 from edgec.backends import backend
+from edgec.histogram import count
 from edgec.join import join
 from edgec.lower import lower
 from edgec.partition import partition
@@ -47,7 +48,14 @@ def recovered(plan: Plan, **changes: Any) -> dict[str, Recovery]:
     return {name: replace(plain(one), **changes) for name, one in plan.recovery.items()}
 
 
-def seen(found: Graph, plan: Plan, runtime: Runtime, feeds: Sequence[Feeds]) -> Statistics:
+def seen(
+    found: Graph,
+    plan: Plan,
+    runtime: Runtime,
+    feeds: Sequence[Feeds],
+    *,
+    histograms: bool = False,
+) -> Statistics:
     """Statistics by numpy, over the float graph."""
     need = place(found.model, plan.decisions, runtime)
     inputs = {v.name for v in found.model.graph.inputs}
@@ -65,6 +73,9 @@ def seen(found: Graph, plan: Plan, runtime: Runtime, feeds: Sequence[Feeds]) -> 
             low=float(min(a.min() for a in arrays)),
             high=float(max(a.max() for a in arrays)),
             seen=len(runs),
+            mean_low=float(np.mean([a.min() for a in arrays])),
+            mean_high=float(np.mean([a.max() for a in arrays])),
+            histogram=count(np.concatenate([a.ravel() for a in arrays])) if histograms else None,
             channel_mean=np.mean(means, axis=0) if means else None,
             channel_low=np.concatenate(flat).min(axis=0) if flat else None,
             channel_high=np.concatenate(flat).max(axis=0) if flat else None,

@@ -183,3 +183,24 @@ def test_a_bias_in_front_of_a_softmax_keeps_its_range() -> None:
         model = quantize(found.model, plan.decisions, known, recovery, runtime)
         scale[aware] = model.graph.initializers["z/scale"].const_value.numpy()  # type: ignore[union-attr]
     assert scale[True] == scale[False]
+
+
+def test_a_row_of_low_scores_keeps_hidden_what_is_hidden() -> None:
+    """Queries whose largest score lies far below the largest of all: -4 and 4."""
+    w = small.normal(0, 8, 8) / 20
+    w[0, 1] = 4
+    found = small.canonical(made(ADD.replace("a =", "[a] a =").replace("z =", "[z] z ="), w=w))
+    plan, runtime = planned(found, ["a", "z"], "onnxruntime")
+    samples = [dict(feeds(seed)) for seed in range(6)]
+    for one in samples:
+        one["x"][..., 0] = [1, -1, 0.5, -0.5, 1, -1]
+        one["x"][..., 1] = 1
+    known = seen(found, plan, runtime, samples)
+    model = quantize(found.model, plan.decisions, known, recovered(plan), runtime)
+    wanted = small.exposed(model, ["p"])
+    for one in samples:
+        exact = small.run(small.exposed(found.model, ["p", "s"]), one)
+        assert np.ptp(exact["s"].max(axis=-1)) > 4
+        built = small.run(wanted, one)["p"]
+        assert built[..., ~one["keep"][0, 0]].max(initial=0) < 1e-4
+        assert small.sqnr(exact["p"], built) > 20
