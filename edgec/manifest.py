@@ -106,6 +106,7 @@ def manifest(
         "notes": [
             *notes(prepared, plan, samples, trial.statistics, measured=measured),
             *([proposal.reason] if proposal.notable else []),
+            *trial.notes,
             *(note for artifact in trial.artifacts for note in artifact.notes),
         ],
     }

@@ -1,10 +1,11 @@
 """Attention scores behind a mask: what hides a position says nothing of the range of the others.
 
-    s = x + m  or  Where(c, x, -big), read by Softmax;   range(s) := range(x), at least DEPTH deep
+    s = x + m  or  Where(c, x, -big), read by Softmax;   range(s) := [min x - DEPTH, max x]
 
 A range that includes the mask's -1e4 leaves a handful of levels to the scores. With the range of
-the scores themselves, what is hidden saturates at its lower end. That end lies DEPTH or more below
-the largest score, so that a hidden position keeps at most exp(-DEPTH) of the weight of that one.
+the scores themselves, what is hidden saturates at its lower end. That end lies DEPTH below the
+least score, and so below the largest of every row: a hidden position keeps at most exp(-DEPTH) of
+the weight of that one. What lowers no score by more than DEPTH hides nothing: a bias, say.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ def masked_scores(model: ir.Model) -> dict[str, str]:
     return found
 
 
-def unmasked(low: float, high: float) -> tuple[float, float]:
-    """The range of masked scores, from that of the scores."""
-    return min(low, high - DEPTH), high
+def unmasked(masked: tuple[float, float], scores: tuple[float, float]) -> tuple[float, float]:
+    """The range (low, high) of masked scores, from what was seen of them and of the scores."""
+    low = scores[0] - DEPTH
+    return masked if masked[0] >= low else (low, max(scores[1], masked[1]))
 
 
 def _behind_weights(model: ir.Model) -> set[ir.Value]:

@@ -33,7 +33,7 @@ from typing import Any
 from edgec.calibrators import AUTO, methods
 from edgec.calibrators import CHOICES as METHODS
 from edgec.errors import InputError
-from edgec.types import Hint, Joining, Limits, Override, Part, Policy, Scheme
+from edgec.types import Hint, Joining, Limits, Method, Override, Part, Policy, Scheme
 
 CHOICES = (
     Scheme.FLOAT32,
@@ -105,9 +105,10 @@ def _override(path: Path, where: str, pattern: str, row: Any) -> Override:
     keys = KEYS[where.partition(".")[0]]
     if not isinstance(row, dict) or not row or not set(row) <= set(keys):
         raise _wrong(path, where, f"the keys are {', '.join(keys)}")
+    readers = {**_READERS, **(_OF_VALUES if where.startswith("values.") else {})}
     found: dict[str, Any] = {}
     for key, value in row.items():
-        allowed, read = _READERS[key]
+        allowed, read = readers[key]
         try:
             found |= read(value)
         except (ValueError, TypeError) as error:
@@ -162,6 +163,15 @@ _READERS: Mapping[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
         f"choose one of {', '.join(ROUNDINGS)}",
         lambda value: {"gptq": _chosen(value, ROUNDINGS) == "gptq"},
     ),
+}
+
+
+# Of a single value nothing is tried: what it does to the outputs is lost among all others.
+_OF_VALUES = {
+    "method": (
+        f"choose one of {', '.join(Method)}",
+        lambda value: {"methods": methods(_chosen(value, list(Method)))},
+    )
 }
 
 

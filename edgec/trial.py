@@ -25,7 +25,7 @@ from edgec.needs import union
 from edgec.placement import place
 from edgec.quantize import quantize
 from edgec.timing import time_part
-from edgec.tune import round_by_moments, split, tune
+from edgec.tune import plain, round_by_moments, split, tune
 from edgec.types import (
     Artifact,
     Checks,
@@ -65,7 +65,8 @@ class Prepared:
 class Trial:
     """What a plan became, and what the checks found.
 
-    `sizes`: bytes of weights per built part; `recovery`: by part.
+    `sizes`: bytes of weights per built part; `recovery`: by part; `notes`: what failed on the way
+    and was done without.
     """
 
     sizes: Mapping[str, int]
@@ -75,6 +76,7 @@ class Trial:
     gains: tuple[Gain, ...]
     checks: Checks
     end: EndToEnd
+    notes: tuple[str, ...] = ()
 
 
 class Trials:
@@ -98,6 +100,8 @@ class Trials:
         self._folder, self._threads, self._measure, self._say = folder, threads, measure, say
         self._rows, self._moments = gathered.rows, Stored(folder / "moments")
         self._recovered: dict[tuple[str, ...], tuple[Recovery, tuple[Gain, ...]]] = {}
+        self._untried: dict[tuple[str, ...], str] = {}
+        self._asked: set[str] = set()  # nodes whose moments were asked for, or could not be had
         self._checked: dict[tuple[str, ...], tuple[PartResult, Speed | None]] = {}
         self._rounds = 0
 
@@ -107,7 +111,7 @@ class Trials:
         folder = self._folder / f"round_{self._rounds}"
         folder.mkdir()
         known = self._observe(plan)
-        recovered, gains = self._recover(plan, known, folder)
+        recovered, gains, notes = self._recover(plan, known, folder)
         engines, artifacts = self._emit(plan, known, recovered, folder)
         built = {
             part.name: weight_bytes(
@@ -118,7 +122,8 @@ class Trials:
         }
         if any(artifact.misplaced for artifact in artifacts):
             nothing = Checks((), (), (), self._samples.origin)
-            return Trial(built, artifacts, known, recovered, gains, nothing, EndToEnd((), {}, {}))
+            end = EndToEnd((), {}, {})
+            return Trial(built, artifacts, known, recovered, gains, nothing, end, notes)
         checked = self._check_parts(plan, engines, artifacts)
         end = self._check_whole(plan, engines, artifacts)
         checks = Checks(
@@ -127,7 +132,7 @@ class Trials:
             speeds=tuple(speed for _, speed in checked if speed is not None),
             data=self._samples.origin,
         )
-        return Trial(built, artifacts, known, recovered, gains, checks, end)
+        return Trial(built, artifacts, known, recovered, gains, checks, end, notes)
 
     def _observe(self, plan: Plan) -> Statistics:
         """Statistics for a plan; what they lack is calibrated now."""
@@ -142,35 +147,53 @@ class Trials:
 
     def _recover(
         self, plan: Plan, known: Statistics, folder: Path
-    ) -> tuple[dict[str, Recovery], tuple[Gain, ...]]:
-        """What wins accuracy back, by part; tried once for the schemes that a part has."""
-        graph, (fit, judge) = self._prepared.graph, split(self._rows)
-        wanted = [name for name in round_by_moments(graph, plan) if name not in self._moments]
-        if fit and wanted:
-            self._say(f"second moments of {len(wanted)} inputs of weights")
-            files, needs = [row.path for row in fit], self._prepared.inputs
-            threads = self._threads
-            self._moments.add(
-                second_moments(graph, wanted, files, needs, threads, shrinkage=SHRINKAGE)
-            )
+    ) -> tuple[dict[str, Recovery], tuple[Gain, ...], tuple[str, ...]]:
+        """What wins accuracy back, by part; tried once for the schemes that a part has.
+
+        Where nothing can be tried the build goes on without, and a note says why.
+        """
+        graph, (_, judge) = self._prepared.graph, split(self._rows)
+        self._gather_moments(plan)
+        keys = {part.name: _key(plan, part, graph) for part in plan.parts}
         for index, part in enumerate(plan.parts):
-            key = _key(plan, part, graph)
-            if key not in self._recovered:
-                self._say(f"trying what keeps {part.name} close to float")
+            key = keys[part.name]
+            if key in self._recovered:
+                continue
+            self._say(f"trying what keeps {part.name} close to float")
+            runtime = self._prepared.target.runtime(plan.runtimes[part.name])
+            place, threads = folder / f"tune_{index}", self._threads
+            try:
                 self._recovered[key] = tune(
-                    graph,
-                    part,
-                    plan,
-                    self._prepared.target.runtime(plan.runtimes[part.name]),
-                    known,
-                    self._moments,
-                    judge,
-                    folder / f"tune_{index}",
-                    self._threads,
+                    graph, part, plan, runtime, known, self._moments, judge, place, threads
                 )
-        found = {part.name: self._recovered[_key(plan, part, graph)] for part in plan.parts}
+            except EmitError as error:
+                self._recovered[key] = plain(plan.recovery[part.name]), ()
+                why = f"{part.name}: what keeps INT8 close to float was not tried: {error.message}"
+                self._untried[key] = why
+                self._say(why)
+        found = {name: self._recovered[key] for name, key in keys.items()}
         gains = tuple(gain for _, own in found.values() for gain in own)
-        return {name: recovery for name, (recovery, _) in found.items()}, gains
+        notes = [
+            self._untried[key] for key in (("moments",), *keys.values()) if key in self._untried
+        ]
+        return {name: recovery for name, (recovery, _) in found.items()}, gains, tuple(notes)
+
+    def _gather_moments(self, plan: Plan) -> None:
+        """Those of inputs that no plan before has asked for."""
+        graph, (fit, _), inputs = self._prepared.graph, split(self._rows), self._prepared.inputs
+        wanted = [name for name in round_by_moments(graph, plan) if name not in self._asked]
+        if not fit or not wanted:
+            return
+        self._asked.update(wanted)
+        self._say(f"second moments of {len(wanted)} inputs of weights")
+        files, threads = [row.path for row in fit], self._threads
+        try:
+            found = second_moments(graph, wanted, files, inputs, threads, shrinkage=SHRINKAGE)
+            self._moments.add(found)
+        except EmitError as error:
+            why = f"some weights are rounded to nearest, not by second moments: {error.message}"
+            self._untried["moments",] = why
+            self._say(why)
 
     def _emit(
         self, plan: Plan, known: Statistics, recovered: Mapping[str, Recovery], folder: Path

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import small
 
 from edgec.assign import assign
 from edgec.backends import backend
+from edgec.histogram import count
 from edgec.join import join
 from edgec.lower import lower
 from edgec.partition import partition
 from edgec.placement import place
 from edgec.quantize import quantize
 from edgec.runtime.openers import opener
+from edgec.tune import plain
 from edgec.types import (
     Artifact,
     Engine,
@@ -24,6 +27,7 @@ from edgec.types import (
     Override,
     Plan,
     Policy,
+    Recovery,
     Runtime,
     Scheme,
     Statistics,
@@ -36,10 +40,22 @@ Feeds = Mapping[str, np.ndarray]
 
 def everywhere(scheme: Scheme) -> Policy:
     """A policy that asks for one scheme in every part."""
-    return Policy(parts=(Override("*", scheme, None),))
+    return Policy(parts=(Override("*", scheme),))
 
 
-def seen(found: Graph, plan: Plan, runtime: Runtime, feeds: Sequence[Feeds]) -> Statistics:
+def recovered(plan: Plan, **changes: Any) -> dict[str, Recovery]:
+    """What is done to every part where nothing is tried, with `changes`."""
+    return {name: replace(plain(one), **changes) for name, one in plan.recovery.items()}
+
+
+def seen(
+    found: Graph,
+    plan: Plan,
+    runtime: Runtime,
+    feeds: Sequence[Feeds],
+    *,
+    histograms: bool = False,
+) -> Statistics:
     """Statistics by numpy, over the float graph."""
     need = place(found.model, plan.decisions, runtime)
     inputs = {v.name for v in found.model.graph.inputs}
@@ -57,6 +73,9 @@ def seen(found: Graph, plan: Plan, runtime: Runtime, feeds: Sequence[Feeds]) -> 
             low=float(min(a.min() for a in arrays)),
             high=float(max(a.max() for a in arrays)),
             seen=len(runs),
+            mean_low=float(np.mean([a.min() for a in arrays])),
+            mean_high=float(np.mean([a.max() for a in arrays])),
+            histogram=count(np.concatenate([a.ravel() for a in arrays])) if histograms else None,
             channel_mean=np.mean(means, axis=0) if means else None,
             channel_low=np.concatenate(flat).min(axis=0) if flat else None,
             channel_high=np.concatenate(flat).max(axis=0) if flat else None,
@@ -83,7 +102,7 @@ def engine_for(
     plan = assign(found, partition(found), policy or Policy(), row, data=bool(feeds))
     statistics = seen(found, plan, runtime, feeds) if feeds else Statistics()
     (joined,) = join(found, plan, row)
-    model = quantize(joined.source, plan.decisions, statistics, plan.methods, runtime)
+    model = quantize(joined.source, plan.decisions, statistics, recovered(plan), runtime)
     return replace(joined, model=lower(model, runtime)), plan
 
 

@@ -87,7 +87,7 @@ def test_a_quantized_model_is_kept(name: str, target: str) -> None:
 
 
 def test_a_policy_does_not_touch_what_is_kept() -> None:
-    policy = Policy(parts=(Override("vision", F, None),), ops=(Override("Conv", F, None),))
+    policy = Policy(parts=(Override("vision", F),), ops=(Override("Conv", F),))
     plan = small.plan(small.fixture("ptq_qdq"), "x86-vnni", policy)
     assert {d.scheme for d in plan.decisions.values() if d.part == "vision"} == {K}
 
@@ -103,7 +103,7 @@ def one(
     """The decision for the node `n` of a small graph."""
     policy = Policy()
     if scheme is not None:
-        policy = Policy(parts=(Override("*", scheme, None),))
+        policy = Policy(parts=(Override("*", scheme),))
     found = small.canonical(small.model(text, **weights))
     return small.plan(found, target, policy).decisions["n"]
 

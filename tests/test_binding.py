@@ -28,7 +28,7 @@ def ints(name: str, *shape: int | str, ranges: Any = ()) -> Input:
 
 
 def recipe(**readers: Any) -> Recipe:
-    return Recipe("mine", "", Method.MINMAX, 9, readers)
+    return Recipe("mine", "", (Method.MINMAX,), 9, readers)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import graphs
@@ -11,23 +12,40 @@ import small
 from edgec.build import Job, prepare
 from edgec.errors import InputError, UnsupportedError
 from edgec.policy import load_policy
-from edgec.types import Joining, Limits, Method, Override, Policy, Scheme
+from edgec.types import Joining, Limits, Method, Override, Policy, RecoveryPlan, Scheme
 
 TEXT = """[parts.vision]
 scheme = "int8_static"
 method = "percentile"
+bias_correction = false
+smoothing = 0.5
+rounding = "nearest"
+mask_aware_ranges = false
 [parts."t*"]
 scheme = "float32"
+method = "auto"
+smoothing = "auto"
+rounding = "gptq"
+bias_correction = true
+[parts.audio]
+smoothing = false
 [ops.Softmax]
 scheme = "float32"
 [nodes."*/layers.0/*"]
 scheme = "float32"
+[values."*/layers.0/*"]
+method = "entropy"
 [limits]
 part_sqnr_db = 20
 cosine = false
 [engines]
 joining = "per-part"
 """
+
+
+PART_KEYS = (
+    "the keys are scheme, runtime, method, bias_correction, smoothing, rounding, mask_aware_ranges"
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -44,11 +62,21 @@ def test_without_a_file() -> None:
 def test_all_keys(tmp_path: Path) -> None:
     found = load_policy(write(tmp_path, TEXT))
     assert found.parts == (
-        Override("vision", Scheme.INT8_STATIC, Method.PERCENTILE),
-        Override("t*", Scheme.FLOAT32, None),
+        Override(
+            "vision",
+            Scheme.INT8_STATIC,
+            methods=(Method.PERCENTILE,),
+            bias=False,
+            strengths=(0.5,),
+            gptq=False,
+            mask_aware=False,
+        ),
+        Override("t*", Scheme.FLOAT32, methods=tuple(Method), bias=True, gptq=True),
+        Override("audio", strengths=()),
     )
-    assert found.ops == (Override("Softmax", Scheme.FLOAT32, None),)
-    assert found.nodes == (Override("*/layers.0/*", Scheme.FLOAT32, None),)
+    assert found.ops == (Override("Softmax", Scheme.FLOAT32),)
+    assert found.nodes == (Override("*/layers.0/*", Scheme.FLOAT32),)
+    assert found.values == (Override("*/layers.0/*", methods=(Method.ENTROPY,)),)
     assert found.limits == Limits(part_sqnr_db=20.0, cosine=None)
     assert found.joining is Joining.PER_PART
     assert found.source == "policy.toml"
@@ -71,14 +99,18 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "where", "hint"),
     [
-        ("[part.vision]\nscheme = 'float32'", "part", "parts, ops, nodes, limits and engines"),
+        (
+            "[part.vision]\nscheme = 'float32'",
+            "part",
+            "parts, ops, nodes, values, limits and engines",
+        ),
         ("parts = 3", "parts", 'write [parts."…"]'),
-        ("[parts]\nvision = 'float32'", "parts.vision", "the keys are scheme, method, runtime"),
-        ("[parts.vision]", "parts.vision", "the keys are scheme, method, runtime"),
+        ("[parts]\nvision = 'float32'", "parts.vision", PART_KEYS),
+        ("[parts.vision]", "parts.vision", PART_KEYS),
         (
             "[parts.vision]\nschema = 'float32'",
             "parts.vision",
-            "the keys are scheme, method, runtime",
+            PART_KEYS,
         ),
         (
             "[parts.vision]\nscheme = 'int7'",
@@ -89,11 +121,23 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         (
             "[parts.vision]\nmethod = 'best'",
             "parts.vision.method",
-            "choose one of minmax, moving_average, percentile, mse, entropy",
+            "choose one of minmax, moving_average, percentile, mse, entropy, auto",
         ),
-        ("[ops.Add]\nmethod = 'minmax'", "ops.Add.method", "a method is chosen per part"),
+        ("[ops.Add]\nmethod = 'minmax'", "ops.Add", "the keys are scheme"),
+        ("[nodes.n]\nrounding = 'gptq'", "nodes.n", "the keys are scheme"),
+        ("[values.v]\nscheme = 'float32'", "values.v", "the keys are method"),
+        ("[values.v]\nmethod = 3", "values.v.method", "choose one of minmax"),
+        ("[values.v]\nmethod = ['mse']", "values.v.method", "choose one of minmax"),
+        ("[values.v]\nmethod = 'auto'", "values.v.method", "choose one of minmax"),
+        ("[parts.v]\nbias_correction = 'yes'", "parts.v.bias_correction", "true or false"),
+        ("[parts.v]\nmask_aware_ranges = 1", "parts.v.mask_aware_ranges", "true or false"),
+        ("[parts.v]\nrounding = true", "parts.v.rounding", "choose one of gptq, nearest"),
+        *(
+            (f"[parts.v]\nsmoothing = {wrong}", "parts.v.smoothing", "between 0 and 1")
+            for wrong in ("true", "0", "1", "-0.5", "nan", "inf", "'best'", "[0.5]")
+        ),
         ("[nodes.n]\nscheme = 8", "nodes.n.scheme", "choose one of"),
-        ("[ops.Add]\nruntime = 'openvino'", "ops.Add.runtime", "a runtime is chosen per part"),
+        ("[ops.Add]\nruntime = 'openvino'", "ops.Add", "the keys are scheme"),
         ("[parts.vision]\nruntime = 3", "parts.vision.runtime", "by its name"),
         ("[engines]\nhint = 'fast'", "engines.hint", "choose one of latency, throughput"),
         ("[limits]\nsqnr = 3", "limits", "the keys are part_sqnr_db and cosine"),
@@ -150,11 +194,52 @@ def test_the_method_of_a_glob_wins_over_the_recipe(tmp_path: Path) -> None:
         recipe=str(recipe),
         policy=write(tmp_path, OVERRIDES),
     )
-    assert prepare(job).plan.methods == {
-        "text": Method.MSE,
-        "vision": Method.PERCENTILE,
-        "fusion": Method.MSE,
+    assert {n: one.methods for n, one in prepare(job).plan.recovery.items()} == {
+        "text": (Method.MSE,),
+        "vision": (Method.PERCENTILE,),
+        "fusion": (Method.MSE,),
     }
+
+
+RECOVERY = """[parts."*"]
+method = "auto"
+smoothing = 0.6
+[parts.text]
+smoothing = false
+rounding = "nearest"
+bias_correction = false
+mask_aware_ranges = false
+[values."/text/layers.0/*"]
+method = "entropy"
+[values."/text/layers.0/attention/query/MatMul_output_0"]
+method = "mse"
+"""
+
+
+def test_what_a_policy_states_of_recovery_and_the_defaults_of_the_rest(tmp_path: Path) -> None:
+    path = write(tmp_path, RECOVERY)
+    job = Job(graphs.path("clip_torchscript"), target="generic", policy=path)
+    recovery = prepare(job).plan.recovery
+    assert recovery["vision"] == RecoveryPlan(methods=tuple(Method), strengths=(0.6,))
+    text = recovery["text"]  # the exact name wins as a whole: what it does not state is the default
+    assert replace(text, values={}) == RecoveryPlan(
+        bias=False, strengths=(), gptq=False, mask_aware=False
+    )
+    query = "/text/layers.0/attention/query/MatMul_output_0"
+    assert text.values[query] is Method.MSE
+    others = {name: method for name, method in text.values.items() if name != query}
+    assert len(others) > 10
+    assert all(name.startswith("/text/layers.0/") for name in others)
+    assert set(others.values()) == {Method.ENTROPY}
+
+
+def test_without_a_policy_every_stage_may_be_tried() -> None:
+    plan = small.plan(small.fixture("clip_torchscript"), "x86-vnni")
+    assert set(plan.recovery) == {part.name for part in plan.parts}
+    assert set(map(repr, plan.recovery.values())) == {repr(RecoveryPlan())}
+    assert RecoveryPlan() == RecoveryPlan(
+        (Method.MINMAX,), {}, bias=True, strengths=(0.8, 0.7, 0.9), gptq=True, mask_aware=True
+    )
 
 
 def test_a_policy_overrides_parts_ops_and_nodes(tmp_path: Path) -> None:
@@ -166,10 +251,10 @@ def test_a_policy_overrides_parts_ops_and_nodes(tmp_path: Path) -> None:
     assert plan.schemes["text"] is Scheme.INT8_WEIGHT_ONLY
     assert plan.ladders["text"] == (Scheme.FLOAT32,)
     assert plan.schemes["vision"] is default.schemes["vision"]
-    assert plan.methods == {
-        "text": Method.MINMAX,
-        "vision": Method.PERCENTILE,
-        "fusion": Method.MINMAX,
+    assert {n: one.methods for n, one in plan.recovery.items()} == {
+        "text": (Method.MINMAX,),
+        "vision": (Method.PERCENTILE,),
+        "fusion": (Method.MINMAX,),
     }
     first = {n for n in plan.decisions if n.startswith("/text/layers.0/")}
     products = [n for n in plan.decisions if plan.decisions[n].op_type == "MatMul"]
@@ -228,7 +313,7 @@ def test_node_before_op_before_part(
         w=small.normal(0, 32, 32),
         b=small.normal(1, 32),
     )
-    overrides = {key: (Override(pattern[key], value, None),) for key, value in policy.items()}
+    overrides = {key: (Override(pattern[key], value),) for key, value in policy.items()}
     plan = small.plan(small.canonical(made), "x86-vnni", Policy(**overrides))  # type: ignore[arg-type]
     assert plan.decisions["one"].scheme is scheme
     assert plan.decisions["one"].evidence == evidence
@@ -236,19 +321,19 @@ def test_node_before_op_before_part(
 
 def test_an_exact_name_before_a_glob_before_a_later_glob() -> None:
     overrides = (
-        Override("m*", Scheme.INT8_WEIGHT_ONLY, None),
-        Override("*", Scheme.INT8_DYNAMIC, None),
+        Override("m*", Scheme.INT8_WEIGHT_ONLY),
+        Override("*", Scheme.INT8_DYNAMIC),
     )
     found = small.fixture("mlp")
     assert small.plan(found, "generic", Policy(parts=overrides)).schemes["model"] is (
         Scheme.INT8_WEIGHT_ONLY
     )
-    exact = (*overrides, Override("model", Scheme.FLOAT32, None))
+    exact = (*overrides, Override("model", Scheme.FLOAT32))
     assert small.plan(found, "generic", Policy(parts=exact)).schemes["model"] is Scheme.FLOAT32
 
 
 def test_static_without_data_is_refused() -> None:
-    policy = Policy(parts=(Override("vision", Scheme.INT8_STATIC, None),), source="p.toml")
+    policy = Policy(parts=(Override("vision", Scheme.INT8_STATIC),), source="p.toml")
     with pytest.raises(
         UnsupportedError, match=r"p\.toml: part vision is to be int8_static"
     ) as caught:
@@ -258,7 +343,7 @@ def test_static_without_data_is_refused() -> None:
 
 
 def test_a_scheme_beyond_the_ladder_can_still_fall_back() -> None:
-    policy = Policy(parts=(Override("vision", Scheme.INT8_STATIC, None),))
+    policy = Policy(parts=(Override("vision", Scheme.INT8_STATIC),))
     plan = small.plan(small.fixture("cnn"), "generic", policy)
     assert plan.schemes["vision"] is Scheme.INT8_STATIC
     assert plan.ladders["vision"] == (Scheme.FLOAT32,)
@@ -270,12 +355,15 @@ def test_a_scheme_beyond_the_ladder_can_still_fall_back() -> None:
         ("[parts.visoin]", "parts.visoin", "vision"),
         ('[parts."text*"]', "parts.text*", "vision"),
         ('[nodes."/stem/*"]', "nodes./stem/*", "edgec plan"),
+        ('[values."/stem/*"]', "values./stem/*", "edgec plan"),
     ],
 )
 def test_an_override_that_matches_nothing_is_refused(
     text: str, where: str, hint: str, tmp_path: Path
 ) -> None:
-    path = write(tmp_path, f'{text}\nscheme = "float32"\n')
+    key = "method" if "values" in text else "scheme"
+    setting = {"method": "mse", "scheme": "float32"}[key]
+    path = write(tmp_path, f'{text}\n{key} = "{setting}"\n')
     with pytest.raises(InputError) as caught:
         prepare(Job(graphs.path("cnn"), target="generic", policy=path))
     assert caught.value.message == f"policy.toml: {where} matches nothing in this model"

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import small
-from engines import everywhere, seen
+from engines import everywhere, recovered, seen
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ from edgec.graphs import weight
 from edgec.quantize import quantize
 from edgec.quantize.static import BIAS_LIMIT, affine
 from edgec.quantize.weights import channel_axis, correction, quantize_weight
-from edgec.types import Graph, Grid, Method, Plan, Scheme, Statistics
+from edgec.types import Graph, Grid, Plan, Scheme, Statistics
 
 U8, S8 = small.runtime("x86-vnni").grid, small.runtime("aarch64-dotprod").grid
 U7 = small.runtime("x86-avx2").grid
@@ -151,9 +151,8 @@ def quantized(
     runtime = small.runtime(target, backend)
     policy = None if scheme is None else everywhere(scheme)
     plan = small.plan(found, target, policy, backend=backend)
-    methods = dict.fromkeys(plan.methods, Method.MINMAX)
     statistics = seen(found, plan, runtime, feeds) if statistics is None else statistics
-    return found, plan, quantize(found.model, plan.decisions, statistics, methods, runtime)
+    return found, plan, quantize(found.model, plan.decisions, statistics, recovered(plan), runtime)
 
 
 BLOCK = """g (float[1,16,12,12] x) => (float[1,16,12,12] y) {

@@ -22,7 +22,7 @@ def write(place: Path, text: str, name: str = "mine.toml") -> Path:
 
 def test_the_default() -> None:
     found = load_recipe("tensors")
-    assert (found.name, dict(found.readers), found.method) == ("tensors", {}, Method.MINMAX)
+    assert (found.name, dict(found.readers), found.methods) == ("tensors", {}, (Method.MINMAX,))
     assert found.files >= 128
 
 
@@ -50,14 +50,14 @@ def test_a_recipe_shows_every_option_of_its_kind(name: str, kind: str) -> None:
 
 def test_a_file(tmp_path: Path) -> None:
     found = load_recipe(str(write(tmp_path, TEXT)))
-    assert (found.name, found.method, found.files) == ("mine", Method.PERCENTILE, 12)
+    assert (found.name, found.methods, found.files) == ("mine", (Method.PERCENTILE,), 12)
 
 
 def test_extends_overrides_key_by_key(tmp_path: Path) -> None:
     path = write(tmp_path, 'extends = "images"\nfiles = 7\n[readers.image]\nsize = [8, 9]\n')
     found, base = load_recipe(str(path)), load_recipe("images")
     assert found.readers["image"] == {**base.readers["image"], "size": [8, 9]}
-    assert (found.files, found.method, found.summary) == (7, base.method, base.summary)
+    assert (found.files, found.methods, found.summary) == (7, base.methods, base.summary)
 
 
 def test_extends_several_and_files_beside(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from edgec.types import (
     Decision,
     Kind,
     Limits,
-    Method,
     Modality,
     Part,
     Plan,
+    RecoveryPlan,
     Revision,
     Scheme,
     Speed,
@@ -51,7 +51,7 @@ def plan(**ladders: tuple[Scheme, ...]) -> Plan:
         schemes={name: ladder[0] for name, ladder in ladders.items()},
         ladders={name: ladder[1:] for name, ladder in ladders.items()},
         spares={name: {} for name in ladders},
-        methods=dict.fromkeys(ladders, Method.MINMAX),
+        recovery=dict.fromkeys(ladders, RecoveryPlan()),
     )
 
 

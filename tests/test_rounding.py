@@ -11,14 +11,15 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import small
-from engines import everywhere, seen
+from engines import everywhere, recovered, seen
 
 from edgec import moments, samples
-from edgec.moments import second_moments
+from edgec.isolate import call
+from edgec.moments import Stored, second_moments
 from edgec.quantize import quantize, rounding
 from edgec.quantize.rounding import Moments, Rounding
 from edgec.quantize.weights import quantize_weight
-from edgec.types import Graph, Method, Scheme
+from edgec.types import Graph, Scheme
 
 Array = np.ndarray
 Feeds = Mapping[str, Array]
@@ -26,9 +27,8 @@ Feeds = Mapping[str, Array]
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is remembered from other tests, and no subprocess is started."""
+    """No subprocess is started."""
     monkeypatch.setattr(moments, "call", lambda function, *arguments: function(*arguments))
-    rounding._known.clear()
 
 
 def observed(found: Graph, feeds: Sequence[Feeds], folder: Path) -> dict[str, Array]:
@@ -52,8 +52,8 @@ def quantized(
     policy = None if scheme is None else everywhere(scheme)
     plan = small.plan(found, target, policy, backend=backend)
     statistics = seen(found, plan, runtime, feeds)
-    methods = dict.fromkeys(plan.methods, Method.MINMAX)
-    return quantize(found.model, plan.decisions, statistics, methods, runtime, known)
+    recovery = recovered(plan, gptq=True)
+    return quantize(found.model, plan.decisions, statistics, recovery, runtime, known)
 
 
 def error(found: Graph, made: ir.Model, feeds: Sequence[Feeds], name: str) -> float:
@@ -187,32 +187,119 @@ def test_without_moments_all_is_as_it_was(tmp_path: Path) -> None:
     found, feeds = twins()
     grid = small.runtime("x86-avx2").grid
     node, weight = small.node(found.model, "one"), small.normal(0, 8, 8, 3, 3)
-    made = Rounding(found.model, {}, grid)(node, weight, 0)
     plain = quantize_weight(weight, 0, grid)
-    np.testing.assert_array_equal(made.data, plain.data)
-    np.testing.assert_array_equal(made.scale, plain.scale)
     known = observed(found, feeds, tmp_path)
-    found_scale = Rounding(found.model, known, grid)(node, weight, 0)
+    for moment, nodes in (({}, frozenset[str]()), (known, frozenset[str]())):
+        made = Rounding(found.model, moment, nodes, grid)(node, weight, 0)
+        np.testing.assert_array_equal(made.data, plain.data)
+        np.testing.assert_array_equal(made.scale, plain.scale)
+    found_scale = Rounding(found.model, known, frozenset(known), grid)(node, weight, 0)
     np.testing.assert_array_equal(found_scale.scale, plain.scale)
     assert (found_scale.data != plain.data).any()
     assert np.abs(found_scale.data.astype(int)).max() <= 63
 
 
-def test_the_same_rounding_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_is_not_to_be_rounded_by_moments_is_not(tmp_path: Path) -> None:
     found, feeds = twins()
     known = observed(found, feeds, tmp_path)
+    runtime = small.runtime("x86-avx2")
+    plan = small.plan(found, "x86-avx2", everywhere(Scheme.INT8_WEIGHT_ONLY))
+    statistics = seen(found, plan, runtime, feeds)
+    plain = quantized(found, feeds, {}, Scheme.INT8_WEIGHT_ONLY)
+    for gptq in (False, True):
+        recovery = recovered(plan, gptq=gptq)
+        made = quantize(found.model, plan.decisions, statistics, recovery, runtime, known)
+        same = ir.to_proto(made).SerializeToString() == ir.to_proto(plain).SerializeToString()
+        assert same is not gptq
+
+
+def stored(known: Mapping[str, Array], folder: Path) -> Stored:
+    made = Stored(folder)
+    made.add(known.items())
+    return made
+
+
+def test_the_same_rounding_is_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, feeds = twins()
+    known = stored(observed(found, feeds, tmp_path), tmp_path / "stored")
     done: list[int] = []
     plain = rounding.gptq.laid_out
     monkeypatch.setattr(rounding.gptq, "laid_out", lambda *a: done.append(a[3]) or plain(*a))
-    grid = small.runtime("x86-avx2").grid
+    grid, nodes = small.runtime("x86-avx2").grid, frozenset(known)
     node, weight = small.node(found.model, "one"), small.normal(0, 8, 8, 3, 3)
-    for _ in range(3):
-        Rounding(found.model, known, grid)(node, weight, 0)
+    first = Rounding(found.model, known, nodes, grid)(node, weight, 0)
+    for _ in range(2):
+        again = Rounding(found.model, known, nodes, grid)(node, weight, 0)
+        np.testing.assert_array_equal(again.data, first.data)
+        assert again.data.dtype == np.int8
     assert done == [63]
-    Rounding(found.model, known, replace(grid, reduce_range=False))(node, weight, 0)
-    Rounding(found.model, known, grid)(node, 2 * weight, 0)
-    Rounding(found.model, {**known, "one": 2 * known["one"]}, grid)(node, weight, 0)
+    Rounding(found.model, known, nodes, replace(grid, reduce_range=False))(node, weight, 0)
+    Rounding(found.model, known, nodes, grid)(node, 2 * weight, 0)
+    Rounding(found.model, known, nodes, grid)(node, weight, 0, least=np.full(8, 1.0))
     assert done == [63, 127, 63, 63]
-    monkeypatch.setattr(rounding, "KEPT_BYTES", weight.size)
-    Rounding(found.model, known, grid)(node, 3 * weight, 0)
-    assert len(rounding._known) == 1
+    # by other moments, and by those of one reader alone
+    known.add({"one": 2 * known["one"]}.items())
+    Rounding(found.model, known, nodes, grid)(node, weight, 0)
+    Rounding(found.model, known, frozenset({"one"}), grid)(node, weight, 0)
+    assert done == [63, 127, 63, 63, 63, 63]
+    assert len(list(known.rounded.glob("*.npy"))) == len(done)
+    assert not list(known.rounded.glob("*partial*"))
+
+
+def test_moments_in_memory_leave_no_files(tmp_path: Path) -> None:
+    found, feeds = twins()
+    known = observed(found, feeds, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    disk = stored(known, tmp_path / "stored")
+    grid, nodes = small.runtime("x86-avx2").grid, frozenset(known)
+    node, weight = small.node(found.model, "one"), small.normal(0, 8, 8, 3, 3)
+    made = [Rounding(found.model, one, nodes, grid)(node, weight, 0) for one in (known, disk)]
+    np.testing.assert_array_equal(made[0].data, made[1].data)
+    files = [path for path in sorted(tmp_path.rglob("*")) if "stored" not in path.parts]
+    assert files == before
+
+
+def as_bytes(name: str, known: Moments, scheme: Scheme, backend: str) -> bytes:
+    found, feeds = small.fixture(name), [graphs.load_feeds(name, s) for s in range(3)]
+    made = quantized(found, feeds, known, scheme, "x86-vnni", backend)
+    return bytes(ir.to_proto(made).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme", "backend"),
+    [
+        ("siamese", Scheme.INT8_STATIC, "onnxruntime"),
+        ("clip_torchscript", Scheme.INT8_DYNAMIC, "onnxruntime"),
+        ("vit", Scheme.INT8_STATIC, "openvino"),
+    ],
+)
+def test_a_second_process_gets_the_same_bytes(
+    name: str, scheme: Scheme, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one process rounds, the next one finds beside the moments; without, it does the same."""
+    found, feeds = small.fixture(name), [graphs.load_feeds(name, s) for s in range(3)]
+    known = observed(found, feeds, tmp_path)
+    disk = stored(known, tmp_path / "stored")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    there = call(as_bytes, name, disk, scheme, backend)
+    kept = {path.name for path in disk.rounded.iterdir()}
+    assert kept
+    with monkeypatch.context() as context:
+        context.setattr(rounding.gptq, "laid_out", None)  # nothing is left to round
+        assert as_bytes(name, disk, scheme, backend) == there
+    assert {path.name for path in disk.rounded.iterdir()} == kept
+    assert as_bytes(name, known, scheme, backend) == there
+    assert as_bytes(name, {}, scheme, backend) != there
+
+
+def test_shared_weights_of_a_fixture_stay_shared(tmp_path: Path) -> None:
+    found, feeds = small.fixture("siamese"), [graphs.load_feeds("siamese", s) for s in range(3)]
+    disk = stored(observed(found, feeds, tmp_path), tmp_path / "stored")
+    for scheme in (Scheme.INT8_STATIC, Scheme.INT8_WEIGHT_ONLY):
+        made, plain = (quantized(found, feeds, known, scheme, "x86-vnni") for known in (disk, {}))
+        weights = [name for name in made.graph.initializers if "/int8" in name]
+        assert weights
+        assert sorted(weights) == sorted(n for n in plain.graph.initializers if "/int8" in n)
+        readers = [made.graph.initializers[name].uses() for name in weights]
+        shared = [sum(len(list(use.node.outputs[0].uses())) for use in uses) for uses in readers]
+        assert max(shared) == 2

@@ -53,7 +53,7 @@ def target(*runtimes: Runtime) -> Target:
 
 
 def pinned(**runtimes: str) -> Policy:
-    wishes = tuple(Override(part, None, None, name) for part, name in runtimes.items())
+    wishes = tuple(Override(part, runtime=name) for part, name in runtimes.items())
     return Policy(parts=wishes, source="mine.toml")
 
 
@@ -164,7 +164,7 @@ def test_a_policy_file_may_name_a_runtime(tmp_path: Path) -> None:
         "fusion": "openvino",
     }
     assert all(spares == {} for spares in prepared.plan.spares.values())
-    assert load_policy(path).parts[0] == Override("text", None, None, "onnxruntime")
+    assert load_policy(path).parts[0] == Override("text", runtime="onnxruntime")
 
 
 def test_a_runtime_that_the_target_lacks() -> None:

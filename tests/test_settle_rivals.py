@@ -75,14 +75,14 @@ def test_what_the_policy_states_has_no_rival() -> None:
     made = prepared()
     figures = {S: (2.0, 20.0), D: (9.0, 60.0)}
     for policy in (
-        Policy(parts=(Override("*", S, None),)),
-        Policy(ops=(Override("Softmax", F, None),)),
-        Policy(nodes=(Override("node_Gemm_14", F, None),)),
+        Policy(parts=(Override("*", S),)),
+        Policy(ops=(Override("Softmax", F),)),
+        Policy(nodes=(Override("node_Gemm_14", F),)),
     ):
         script = by_scheme(figures)
         assert improved(replace(made, policy=policy), script).plan.schemes == {"model": S}
         assert script.schemes == [S]
-    only_method = Policy(parts=(Override("*", None, None, "openvino"),))
+    only_method = Policy(parts=(Override("*", runtime="openvino"),))
     assert improved(replace(made, policy=only_method), by_scheme(figures)).plan.schemes == {
         "model": D
     }
@@ -213,7 +213,7 @@ def test_where_no_runtime_can_be_settled_the_first_failure_is_raised() -> None:
 
 @pytest.mark.parametrize("part", ["vision", "fusion"])
 def test_no_plan_leaves_the_runtime_that_the_policy_states(part: str) -> None:
-    policy = Policy(parts=(Override(part, None, None, "openvino"),))
+    policy = Policy(parts=(Override(part, runtime="openvino"),))
     made = replace(prepared("clip_torchscript", stack=None), policy=policy)
     found, failed = tried(made, both(onnxruntime=3.0, openvino=1.0))
     assert failed == []

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import small
-from engines import everywhere, seen
+from engines import everywhere, recovered, seen
 
 from edgec.placement import place
 from edgec.quantize import quantize, smooth
@@ -44,36 +44,48 @@ def outliers() -> tuple[np.ndarray, np.ndarray]:
 
 def test_exact_in_float(outliers: tuple[np.ndarray, np.ndarray]) -> None:
     x, weight = outliers
-    s = smooth.factors(x.min(axis=0), x.max(axis=0), [weight]).astype(np.float64)
+    s = smooth.factors(x.min(axis=0), x.max(axis=0), [weight], 0.8).astype(np.float64)
     np.testing.assert_allclose((x / s) @ (weight * s[:, None]), x @ weight, rtol=1e-9, atol=1e-9)
 
 
 def test_lowers_the_error_of_int8(outliers: tuple[np.ndarray, np.ndarray]) -> None:
     x, weight = outliers
-    s = smooth.factors(x.min(axis=0), x.max(axis=0), [weight]).astype(np.float64)
+    s = smooth.factors(x.min(axis=0), x.max(axis=0), [weight], 0.8).astype(np.float64)
     exact = x @ weight
     plain = np.square(product(x, weight) - exact).sum()
     smoothed = np.square(product(x / s, weight * s[:, None]) - exact).sum()
     assert smoothed < plain / 4
 
 
+@pytest.mark.parametrize("strength", [0.5, 0.7, 0.9])
+def test_the_strength_says_how_much_moves(
+    strength: float, outliers: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Equation 4 of the paper, up to the common factor, which costs nothing."""
+    x, weight = outliers
+    s = smooth.factors(x.min(axis=0), x.max(axis=0), [weight], strength).astype(np.float64)
+    expected = np.abs(x).max(axis=0) ** strength / np.abs(weight).max(axis=1) ** (1 - strength)
+    np.testing.assert_allclose(s / s[0], expected / expected[0], rtol=1e-5)
+    assert np.log(s).mean() == pytest.approx(0, abs=1e-6)
+
+
 def test_one_vector_serves_all_readers(outliers: tuple[np.ndarray, np.ndarray]) -> None:
     x, weight = outliers
     low, high = x.min(axis=0), x.max(axis=0)
-    both = smooth.factors(low, high, [weight, 10 * weight])
-    np.testing.assert_allclose(both, smooth.factors(low, high, [10 * weight]), rtol=1e-5)
+    both = smooth.factors(low, high, [weight, 10 * weight], 0.8)
+    np.testing.assert_allclose(both, smooth.factors(low, high, [10 * weight], 0.8), rtol=1e-5)
 
 
 def test_the_larger_extreme_of_a_channel_counts() -> None:
     weight = np.ones((3, 2))
     low, high = np.array([-8.0, -1.0, 0.0]), np.array([2.0, 8.0, 8.0])
-    np.testing.assert_allclose(smooth.factors(low, high, [weight]), np.ones(3), rtol=1e-6)
+    np.testing.assert_allclose(smooth.factors(low, high, [weight], 0.8), np.ones(3), rtol=1e-6)
 
 
 def test_dead_channels_stay_as_they_are() -> None:
     peak = np.array([0.0, 1.0, 4.0, 1.0])
     weight = np.array([[1.0], [0.0], [1.0], [1.0]])
-    s = smooth.factors(-peak / 2, peak, [weight])
+    s = smooth.factors(-peak / 2, peak, [weight], 0.8)
     assert np.isfinite(s).all()
     assert (s > 0).all()
     assert s[2] > s[3]
@@ -116,7 +128,7 @@ def made(
     decisions: Mapping[str, Decision] | None = None,
 ) -> ir.Model:
     runtime = small.runtime("x86-vnni", "openvino")
-    return quantize(found.model, decisions or plan.decisions, statistics, plan.methods, runtime)
+    return quantize(found.model, decisions or plan.decisions, statistics, recovered(plan), runtime)
 
 
 def test_the_table_says_which_products_are_smoothed() -> None:
@@ -173,7 +185,7 @@ def test_a_smoothed_input_is_divided_once_for_all_its_readers() -> None:
     known = statistics.values["x"]
     weights = [found.model.graph.initializers[n].const_value.numpy() for n in ("wq", "wk")]
     np.testing.assert_allclose(
-        factors, smooth.factors(known.channel_low, known.channel_high, weights), rtol=1e-6
+        factors, smooth.factors(known.channel_low, known.channel_high, weights, 0.8), rtol=1e-6
     )
     for name, weight in (("q", weights[0]), ("k", weights[1])):
         node = small.node(model, name)

@@ -46,7 +46,7 @@ def trial(
     artifacts: tuple[Artifact, ...] = (),
 ) -> Trial:
     checks = Checks(parts, outputs, speeds, "4 files")
-    return Trial({}, artifacts, Statistics(), checks, EndToEnd((), {}, {}))
+    return Trial({}, artifacts, Statistics(), {}, (), checks, EndToEnd((), {}, {}))
 
 
 def artifact(

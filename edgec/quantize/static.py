@@ -113,7 +113,7 @@ def _grids(
             method = own.values.get(name, own.method)
             bounds = limits(statistics, name, method, grid)
             if own.mask_aware and name in placement.masked:
-                bounds = unmasked(*limits(statistics, placement.masked[name], method, grid))
+                bounds = unmasked(bounds, limits(statistics, placement.masked[name], method, grid))
             grids[name] = affine(*bounds, grid)
     for name, source in placement.follows.items():
         while source in placement.follows:

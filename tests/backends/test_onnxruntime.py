@@ -117,7 +117,7 @@ def chain() -> Graph:
 
 
 def trapped() -> tuple[Engine, Plan]:
-    policy = Policy(nodes=(Override("two", Scheme.FLOAT32, None),))
+    policy = Policy(nodes=(Override("two", Scheme.FLOAT32),))
     return engine(chain(), "x86-vnni", FEEDS, policy)
 
 

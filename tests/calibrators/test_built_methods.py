@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import small
+from engines import recovered
 from observed import seen
 
 from edgec.calibrators import limits
@@ -30,8 +31,8 @@ def statistics() -> Statistics:
 def test_scales_follow_from_the_method(method: Method, statistics: Statistics) -> None:
     found = small.fixture("cnn")
     plan = small.plan(found, "x86-vnni")
-    methods = dict.fromkeys(plan.methods, method)
-    made = quantize(found.model, plan.decisions, statistics, methods, RUNTIME)
+    recovery = recovered(plan, method=method)
+    made = quantize(found.model, plan.decisions, statistics, recovery, RUNTIME)
     initialisers = made.graph.initializers
     (name, *_) = statistics.values
     whole = affine(*limits(statistics, name, Method.MINMAX, RUNTIME.grid), RUNTIME.grid).scale

@@ -51,7 +51,7 @@ def scales(
         if one.histogram is not None:
             bounds = limits(statistics, name, method, GRID)
             if name in masked:
-                bounds = unmasked(*limits(statistics, masked[name], method, GRID))
+                bounds = unmasked(bounds, limits(statistics, masked[name], method, GRID))
             found[name] = float(affine(*bounds, GRID).scale)
     return found
 
@@ -60,7 +60,8 @@ def dump(found: Mapping[str, float], version: str) -> str:
     """The cache as text. Raises InputError that names a tensor whose scale cannot be used."""
     lines = [f"TRT-{number(version)}-{CALIBRATOR}"]
     for name, scale in found.items():
-        rounded = float(np.float32(scale))
+        with np.errstate(over="ignore"):
+            rounded = float(np.float32(scale))
         if not math.isfinite(rounded) or rounded <= 0:
             raise InputError(
                 f"tensor {name!r} has the scale {scale:g}, which TensorRT must not be given",
@@ -74,10 +75,13 @@ def dump(found: Mapping[str, float], version: str) -> str:
 
 def parse(text: str) -> tuple[int, dict[str, float]]:
     """The version number and the scales in a cache. Raises InputError for anything else."""
-    head, *lines = text.splitlines() or [""]
+    head, *lines = text.removesuffix("\n").split("\n")  # names may hold other line separators
     found = re.fullmatch(rf"TRT-(\d+)-{CALIBRATOR}", head)
     if found is None:
-        raise InputError(f"{head[:80]!r} does not begin a calibration cache", hint="")
+        raise InputError(
+            f"{head[:80]!r} does not begin a calibration cache",
+            hint="write it anew: edgec calibrate --tensorrt-cache",
+        )
     matches = [_LINE.fullmatch(line) for line in lines]
     if None in matches:
         raise InputError(
