@@ -85,7 +85,7 @@ def _reduction(
 def _add_output(
     model: ir.Model, node: ir.Node, name: str, dtype: ir.DataType = ir.DataType.FLOAT
 ) -> None:
-    """Add a node right behind what it watches: nothing has to be kept for it, see `Reference`."""
+    """Add a node right behind what it watches, while that is still in the caches."""
     node.name = node.outputs[0].name = name
     node.outputs[0].dtype = dtype
     producer = node.inputs[0].producer()  # type: ignore[union-attr]

@@ -33,7 +33,7 @@ class Reference:
         for level in LEVELS:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4
-            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+            options.enable_mem_pattern = False  # it keeps blocks of memory for every set of shapes
             options.intra_op_num_threads = threads
             if library is not None:
                 options.register_custom_ops_library(str(library))
