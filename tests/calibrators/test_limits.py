@@ -20,7 +20,7 @@ SMALLEST = np.finfo(np.float32).smallest_subnormal
 
 
 def of(value: ValueStatistics, method: Method, grid: Grid) -> tuple[float, float]:
-    return limits(Statistics({"x": value}, 1, "f"), "x", method, grid)
+    return limits(Statistics({"x": value}, ("f",)), "x", method, grid)
 
 
 def test_every_method_has_a_file() -> None:
@@ -84,7 +84,7 @@ def test_a_value_that_had_no_number_gets_a_safe_range(method: Method, grid: Grid
 @pytest.mark.parametrize("method", list(Method))
 def test_a_value_that_was_not_observed_is_our_defect(method: Method) -> None:
     with pytest.raises(InternalError, match="'x' was never observed"):
-        limits(Statistics({}, 0, "f"), "x", method, GRIDS[0])
+        limits(Statistics(), "x", method, GRIDS[0])
 
 
 @pytest.mark.parametrize("method", list(Method))

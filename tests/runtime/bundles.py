@@ -138,7 +138,20 @@ def manifest(engines: list[dict[str, Any]]) -> dict[str, Any]:
             }
         ],
         "rewrites": [{"rule": "fold", "count": 2}],
-        "calibration": {"samples": 1, "fingerprint": "f", "methods": {"vision": "minmax"}},
+        "calibration": {
+            "samples": 1,
+            "fingerprint": "f",
+            "methods": {"vision": "minmax"},
+            "recovery": [
+                {
+                    "part": "vision",
+                    "stage": "bias correction",
+                    "before_db": None,
+                    "after_db": 20.5,
+                    "kept": True,
+                }
+            ],
+        },
         "golden": {
             "inputs": "golden/inputs.npz",
             "outputs": "golden/outputs.npz",
