@@ -180,7 +180,7 @@ class Calibration:
             one = Pass(models, watch, library, tuple(left), streams, checkpoint)
             try:
                 found: tuple[Statistics, Effort] = call(
-                    run, one, begin, seconds=LIMIT, memory=limit
+                    run, one, begin, seconds=LIMIT, memory=limit, fresh=True
                 )
                 if limit and found[1].peak_bytes > limit:
                     raise OverLimit(f"it took {found[1].peak_bytes / 1e6:.0f} MB", hint="")
@@ -229,7 +229,7 @@ class Calibration:
         measure(model, watch)
         save(model, path)
         try:
-            sizes = call(tensor_bytes, path, watch, row, memory=self._means.max_ram)
+            sizes = call(tensor_bytes, path, watch, row, memory=self._means.max_ram, fresh=True)
         except OverLimit as error:
             raise self._too_little(error) from error
         most = min(AT_ONCE, self._means.max_ram // 4 or AT_ONCE) / max(1, self._means.threads)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.errors import EdgecError, EmitError
+from edgec.template import Forked, Template, serve
 
 TIME_LIMIT = 1800.0  # seconds
 MEMORY_SHARE = 0.8  # of this machine's memory, resident
@@ -26,40 +27,40 @@ POLL = 0.05  # seconds
 MEMORY = "memory"
 PR_SET_PDEATHSIG = 1  # of prctl, see man 2 prctl
 
+_templates: dict[int, Template] = {}  # by process: a fork of this one must not use its
+
 
 class OverLimit(EmitError):  # noqa: N818 - as the errors that users see
     """The process needed more memory than it was given."""
 
 
 def call(
-    function: Callable[..., Any], *arguments: Any, seconds: float = TIME_LIMIT, memory: int = 0
+    function: Callable[..., Any],
+    *arguments: Any,
+    seconds: float = TIME_LIMIT,
+    memory: int = 0,
+    fresh: bool = False,
 ) -> Any:
     """Call a module-level function in a subprocess, within limits of time and resident memory.
 
-    `memory`: bytes; 0 stands for most of this machine's. Raises OverLimit where the peak was seen
-    above it. The subprocess ends with this one, even if this one is killed.
+    `memory`: bytes; 0 stands for most of this machine's. `fresh`: in a new interpreter, whose
+    memory is that of the function alone. Raises OverLimit where the peak was seen above the limit.
+    The subprocess ends with this one, even if this one is killed.
     """
     name = f"{function.__module__}:{function.__qualname__}"
     with tempfile.TemporaryDirectory(prefix="edgec-") as folder:
         request, answer = Path(folder) / "request", Path(folder) / "answer"
         log = Path(folder) / "log"
         request.write_bytes(pickle.dumps((name, arguments)))
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "edgec.isolate", request, answer, str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                env={**os.environ, "PYTHONPATH": _search_path()},
-                start_new_session=True,
-            )
-            try:
-                stopped = _watch(process, seconds, memory or _most())
-            finally:
-                _end(process)
+        forked = None if fresh else _template().fork(request, answer, log)
+        process = forked or _spawn(request, answer, log)
+        try:
+            stopped = _watch(process, seconds, memory or _most())
+        finally:
+            _end(process)
         text = log.read_text(encoding="utf-8", errors="replace")[-4000:]
         if stopped or not answer.is_file():
-            why = stopped or _how(process.returncode)
+            why = stopped or _how(process.returncode or 0)
             kind = OverLimit if MEMORY in stopped else EmitError
             raise kind(
                 f"{name.split(':')[1].strip('_')}: the backend's process {why}",
@@ -78,6 +79,29 @@ def call(
     )
 
 
+def _spawn(request: Path, answer: Path, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "edgec.isolate", request, answer, str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            env={**os.environ, "PYTHONPATH": _search_path()},
+            start_new_session=True,
+        )
+
+
+def _template() -> Template:
+    """The template of this process, for its present PYTHONPATH."""
+    path = _search_path()
+    known = _templates.get(os.getpid())
+    if known is None or known.search_path != path or (known.usable and not known.alive):
+        if known is not None:
+            known.close()
+        known = _templates[os.getpid()] = Template(path)
+    return known
+
+
 def _search_path() -> str:
     """Where this very package lies, before the user's own path; never the current folder."""
     own = str(Path(__file__).resolve().parents[1])
@@ -89,7 +113,7 @@ def _most() -> int:
     return int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def _watch(process: subprocess.Popen[bytes], seconds: float, limit: int) -> str:
+def _watch(process: subprocess.Popen[bytes] | Forked, seconds: float, limit: int) -> str:
     """Wait for the end; a reason where a limit was passed, else an empty text."""
     end = time.monotonic() + seconds
     while True:
@@ -116,7 +140,7 @@ def peak(pid: int) -> int:
         return 0
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes] | Forked) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -128,7 +152,7 @@ def _how(code: int) -> str:
     return f"ended with exit code {code} and no answer"
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Be killed with the parent, which may be killed itself: no one would read the answer."""
     import ctypes
 
@@ -138,10 +162,10 @@ def _end_with(parent: int) -> None:
             os._exit(1)
 
 
-def _main(request: str, answer: str, parent: str) -> None:
+def answer_request(request: str, answer: str) -> None:
+    """Call what a request names, and write its answer; in the subprocess."""
     from importlib import import_module
 
-    _end_with(int(parent))
     name, arguments = pickle.loads(Path(request).read_bytes())
     module, _, function = name.partition(":")
     try:
@@ -159,4 +183,8 @@ def _main(request: str, answer: str, parent: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    end_with(int(sys.argv[-1]))
+    if sys.argv[1] == "--template":
+        serve()
+    else:
+        answer_request(*sys.argv[1:-1])

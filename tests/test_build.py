@@ -391,14 +391,15 @@ def test_a_killed_build_leaves_no_half_bundle(
 
 
 def _isolated(temporary: Path) -> list[str]:
-    """Subprocesses whose request lies in `temporary`."""
+    """Subprocesses of a build whose temporary folder is `temporary`."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             line = (entry / "cmdline").read_bytes().decode()
+            environment = (entry / "environ").read_bytes().decode()
         except OSError:
             continue
-        if entry.name.isdigit() and "edgec.isolate" in line and str(temporary) in line:
+        if entry.name.isdigit() and "edgec.isolate" in line and str(temporary) in environment:
             found.append(entry.name)
     return found
 
