@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
 from edgec.graphs import QUANTIZERS, WEIGHTED, attribute, constant, elements, is_constant, weight
+from edgec.policy import match, recovery_plan
 from edgec.route import Routes, allowed, likely
 from edgec.types import (
     Decision,
     Graph,
     OpRule,
-    Override,
     Part,
     Plan,
     Policy,
-    RecoveryPlan,
     Revision,
     Runtime,
     Scheme,
@@ -32,7 +30,6 @@ from edgec.types import (
 
 EMBEDDING = 1 << 16  # elements from which an embedding table is worth INT8
 SMALL = 16  # rows or columns below which an INT8 matrix product gains nothing
-RECOVERIES = ("methods", "bias", "strengths", "gptq", "mask_aware")  # what a policy may state
 SHARED = "shared"  # the part of nodes that depend on constants or shapes alone
 INTEGER_OPS = QUANTIZERS | {
     "QLinearConv",
@@ -77,7 +74,7 @@ def assign(
         schemes={name: steps[0] for name, steps in ladders.items()},
         ladders={name: steps[1:] for name, steps in ladders.items()},
         spares=spares,
-        recovery={part.name: _recovery(part, policy, nodes) for part in parts},
+        recovery={part.name: recovery_plan(part, policy, nodes) for part in parts},
         joining=policy.joining,
     )
     return decide(graph, plan, policy, target, data=data)
@@ -169,29 +166,6 @@ def ladder(
         )
     rest = steps[steps.index(wanted.scheme) + 1 :] if wanted.scheme in steps else steps[-1:]
     return (wanted.scheme, *(scheme for scheme in rest if scheme is not wanted.scheme))
-
-
-def _recovery(part: Part, policy: Policy, nodes: Mapping[str, ir.Node]) -> RecoveryPlan:
-    """What the policy states of a part and of values in it, and the defaults for the rest."""
-    wish = match(policy.parts, part.name) or Override(part.name)
-    stated = {key: getattr(wish, key) for key in RECOVERIES}
-    names = {
-        str(value.name)
-        for name in part.nodes
-        for value in (*nodes[name].inputs, *nodes[name].outputs)
-        if value is not None
-    }
-    wishes = ((name, match(policy.values, name)) for name in sorted(names))
-    values = {n: one.methods[0] for n, one in wishes if one is not None and one.methods}
-    plan = RecoveryPlan(values=values)
-    return replace(plan, **{key: value for key, value in stated.items() if value is not None})
-
-
-def match(overrides: Sequence[Override], name: str) -> Override | None:
-    """The first exact match, else the first glob that fits."""
-    exact = (override for override in overrides if override.pattern == name)
-    globs = (override for override in overrides if fnmatchcase(name, override.pattern))
-    return next(exact, None) or next(globs, None)
 
 
 def _revised(

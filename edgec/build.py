@@ -12,7 +12,7 @@ from types import ModuleType
 
 from edgec import samples as data
 from edgec import statistics_file
-from edgec.assign import assign, match
+from edgec.assign import assign
 from edgec.backends import missing
 from edgec.binding import bind, near
 from edgec.buckets import Proposal, find, parse_wish
@@ -25,7 +25,7 @@ from edgec.manifest import manifest
 from edgec.needs import every_value, needs, union
 from edgec.pack import npz_bytes, write_bundle
 from edgec.partition import partition
-from edgec.policy import check_policy, load_policy
+from edgec.policy import check_policy, load_policy, match
 from edgec.recipe import DEFAULT, load_recipe
 from edgec.report import write_report
 from edgec.settle import Settled, choose, contenders, no_better, plainest, race, settle

@@ -27,13 +27,16 @@ from __future__ import annotations
 import fnmatch
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import onnx_ir as ir
 
 from edgec.calibrators import AUTO, methods
 from edgec.calibrators import CHOICES as METHODS
 from edgec.errors import InputError
-from edgec.types import Hint, Joining, Limits, Method, Override, Part, Policy, Scheme
+from edgec.types import Hint, Joining, Limits, Method, Override, Part, Policy, RecoveryPlan, Scheme
 
 CHOICES = (
     Scheme.FLOAT32,
@@ -44,6 +47,7 @@ CHOICES = (
     Scheme.INT8_WEIGHT_ONLY,
 )
 RECOVERIES = ("bias_correction", "smoothing", "rounding", "mask_aware_ranges")
+FIELDS = ("methods", "bias", "strengths", "gptq", "mask_aware")  # of a RecoveryPlan
 ROUNDINGS = ("gptq", "nearest")
 # What the tables may state.
 KEYS = {
@@ -92,6 +96,29 @@ def check_policy(policy: Policy, parts: Sequence[Part], values: Sequence[str]) -
                     hint=f"its parts are {', '.join(known['parts'])}; edgec plan --json - lists "
                     "the nodes",
                 )
+
+
+def match(overrides: Sequence[Override], name: str) -> Override | None:
+    """The first exact match, else the first glob that fits."""
+    exact = (override for override in overrides if override.pattern == name)
+    globs = (override for override in overrides if fnmatch.fnmatchcase(name, override.pattern))
+    return next(exact, None) or next(globs, None)
+
+
+def recovery_plan(part: Part, policy: Policy, nodes: Mapping[str, ir.Node]) -> RecoveryPlan:
+    """What the policy states of a part and of values in it, and the defaults for the rest."""
+    wish = match(policy.parts, part.name) or Override(part.name)
+    stated = {key: getattr(wish, key) for key in FIELDS}
+    names = {
+        str(value.name)
+        for name in part.nodes
+        for value in (*nodes[name].inputs, *nodes[name].outputs)
+        if value is not None
+    }
+    wishes = ((name, match(policy.values, name)) for name in sorted(names))
+    values = {n: one.methods[0] for n, one in wishes if one is not None and one.methods}
+    plan = RecoveryPlan(values=values)
+    return replace(plan, **{key: value for key, value in stated.items() if value is not None})
 
 
 def _overrides(path: Path, table: Mapping[str, Any], name: str) -> tuple[Override, ...]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgec import timing
-from edgec.assign import assign, decide, match
+from edgec.assign import assign, decide
 from edgec.blame import Broken
 from edgec.errors import EmitError, InternalError
+from edgec.policy import match
 from edgec.revise import SLOWER, retreat, revise, worst
 from edgec.route import alone, mixed
 from edgec.trial import Prepared, Trial, Trials

@@ -197,8 +197,7 @@ def _stages(task: Task, model: ir.Model) -> list[_Stage]:
         stages.append(_Stage("bias", "bias correction", (True,)))
     if any(name in task.moments for name in task.decisions) and plan.gptq:
         stages.append(_Stage("gptq", "GPTQ rounding", (True,)))
-    smoothed = need.extents if plan.strengths else frozenset()  # their range is of each channel
-    if need.values - smoothed and plan.methods[1:]:
+    if need.values and plan.methods[1:]:
         stages.append(_Stage("method", "ranges by {}", plan.methods[1:], margin=True))
     return stages
 

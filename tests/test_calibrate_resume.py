@@ -22,7 +22,7 @@ from edgec import statistics_file
 from edgec.calibrate import Calibration, Means
 from edgec.lineage import lineages
 
-NAME, SAMPLES, SECONDS = "cnn", 240, 60.0
+NAME, SAMPLES, SECONDS = "cnn", 400, 60.0
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,7 @@ def feeds(seed: int, spread: float = 1.0) -> Feeds:
 def planned(found: Graph, names: Sequence[str], backend: str) -> tuple[Plan, Runtime]:
     """Weighted and named nodes in static INT8, as in a part whose row lists Add."""
     runtime = small.runtime("x86-vnni", backend)
-    rule = OpRule("Add", frozenset({Scheme.INT8_STATIC}), False, False, "test")
+    rule = OpRule("Add", frozenset({Scheme.INT8_STATIC}), False, False, 0, "test")
     where = replace(rule, op_type="Where", follows=False)
     runtime = replace(runtime, ops={**runtime.ops, "Add": rule, "Where": where})
     plan = small.plan(found, "x86-vnni", backend=backend)

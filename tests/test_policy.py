@@ -223,7 +223,7 @@ def test_what_a_policy_states_of_recovery_and_the_defaults_of_the_rest(tmp_path:
     assert recovery["vision"] == RecoveryPlan(methods=tuple(Method), strengths=(0.6,))
     text = recovery["text"]  # the exact name wins as a whole: what it does not state is the default
     assert replace(text, values={}) == RecoveryPlan(
-        bias=False, strengths=(), gptq=False, mask_aware=False
+        methods=tuple(Method), bias=False, strengths=(), gptq=False, mask_aware=False
     )
     query = "/text/layers.0/attention/query/MatMul_output_0"
     assert text.values[query] is Method.MSE

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -172,7 +173,7 @@ def _array(path: Path) -> list[Row]:
     hint = "write it with numpy.save: one number or text a sample"
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, OverflowError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, OverflowError, BadZipFile) as error:
         raise InputError(f"{path}: not readable as labels: {error}", hint=hint) from error
     if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "biufU":
         shape = f"{array.dtype}{list(array.shape)}" if isinstance(array, np.ndarray) else "a zip"

@@ -95,6 +95,6 @@ def gains(out: Page, found: Sequence[Gain]) -> None:
             f"{one.stage} {finite(one.before_db)} -> {finite(one.after_db)} dB"
             + ("" if one.kept else " (left out)")
             for one in found
-            if one.part == part
+            if one.part == part and (one.kept or one.after_db != one.before_db)
         ]
         out.line(f"recovered: {part}: {'; '.join(steps)}")

@@ -86,7 +86,9 @@ def test_the_errors_are_those_of_rounding_and_clipping(
     for one, low, high in zip(errors, lows, highs, strict=True):
         if np.isfinite(one):
             direct = error(found, low * found.width, high * found.width, grid) * total
-            assert one * found.width**2 == pytest.approx(direct, rel=1e-4)
+            assert one * found.width**2 == pytest.approx(
+                direct, rel=1e-3
+            )  # the grid's scale is float32
         else:
             assert high - low < 255
 

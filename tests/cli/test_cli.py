@@ -341,7 +341,7 @@ def test_plan_is_provisional_and_writes_nothing(tmp_path: Path) -> None:
     done = run("plan", graphs.path("clip_dynamo"), "--target", "x86-vnni", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "provisional plan" in done.stdout
-    for word in ("vision", "text", "fusion", "cnn", "transformer", "int8_dynamic"):
+    for word in ("vision", "text", "fusion", "cnn", "transformer", "int8_weight_only"):
         assert word in done.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -104,7 +104,7 @@ class Method:
     label: str
     method: str
     lines: tuple[str, ...] = ()
-    options: tuple[str, ...] = ("--backend", "onnxruntime")
+    options: tuple[str, ...] = ("--backend", "onnxruntime", "--no-measure")
 
     @property
     def policy(self) -> str:
