@@ -159,7 +159,7 @@ class Calibration:
     def _instrumented(self, part: Watch, watch: Watch, path: Path, library: Path | None) -> Path:
         model = self.graph.model.clone()
         instrument(model, part, watch, native=library is not None)
-        save(model, path, external_from=0)
+        save(model, path, external=True)
         return path
 
     def _within_limit(

@@ -162,14 +162,14 @@ def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> i
     return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
 
 
-def save(model: ir.Model, path: Path, external_from: int = EXTERNAL_FROM) -> list[Path]:
-    """Write a model; returns its files. From so many bytes on weights go into one data file.
+def save(model: ir.Model, path: Path, *, external: bool = False) -> list[Path]:
+    """Write a model; returns its files. Weights above 1 GiB in all go into one data file.
 
-    That takes no memory, since they are copied from file to file.
+    `external`: smaller ones too, which takes no memory for a copy of them.
     """
     tensors = (value.const_value for value in model.graph.initializers.values())
     total = sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
-    if total < external_from:
+    if total < EXTERNAL_FROM and not external:
         _embed(model)
         ir.save(model, path)
         return [path]
