@@ -319,13 +319,34 @@ class Ladder:
     confidence: str
 
 
+class Support(StrEnum):
+    """Whether a runtime has an op at all."""
+
+    YES = "yes"
+    LIMITS = "limits"
+    NO = "no"
+
+
+@dataclass(frozen=True)
+class OpLimits:
+    """What a runtime asks of an op's nodes: ranks of values, values of attributes, constants.
+
+    `constants_below`: by the index of an input, what a constant there stays below.
+    """
+
+    ranks: tuple[int, ...] = ()
+    attributes: Mapping[str, tuple[str | float, ...]] = field(default_factory=dict)
+    constants_below: Mapping[int, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class OpRule:
     """What a runtime can do with one op type: the schemes, and how it passes ranges on.
 
     `follows`: the op moves or selects values, so that it runs on its input's grid.
     `float_output`: INT8 in and float out is one kernel. `dynamic_inputs`: how many inputs a product
-    needs at least for dynamic INT8; with fewer, its activations stay in float.
+    needs at least for dynamic INT8; with fewer, its activations stay in float. `dtypes`: the float
+    types in which it computes; empty: all of the runtime.
     """
 
     op_type: str
@@ -334,6 +355,119 @@ class OpRule:
     float_output: bool
     dynamic_inputs: int
     note: str
+    support: Support = Support.YES
+    limits: OpLimits = OpLimits()
+    dtypes: tuple[str, ...] = ()
+    source: str = ""
+    confidence: str = ""
+
+
+class Pace(StrEnum):
+    """How fast hardware computes with a type: the class, not a figure."""
+
+    NONE = "none"
+    SLOW = "slow"
+    PLAIN = "plain"
+    FAST = "fast"
+    MATRIX = "matrix"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Dtype:
+    """What a processor makes of a type of numbers."""
+
+    name: str
+    speed: Pace
+    note: str
+    source: str
+    confidence: str
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A unit of a device: cpu, gpu, npu, dla or memory. `facts` are its figures by key."""
+
+    name: str
+    facts: Mapping[str, object]
+    dtypes: Mapping[str, Dtype]
+    source: str
+    confidence: str
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """What makes and runs a runtime's engines. An empty name: the table states none.
+
+    `built_on`: host or device; `quantization`: explicit (Q/DQ) or implicit (a calibration cache),
+    the preferred first; `strongly_typed`: never, optional or always.
+    """
+
+    name: str = ""
+    version: str = ""
+    built_on: str = "host"
+    quantization: tuple[str, ...] = ("explicit",)
+    strongly_typed: str = "never"
+    source: str = ""
+    confidence: str = ""
+
+
+@dataclass(frozen=True)
+class Substitute:
+    """What a scheme becomes that a runtime does not have."""
+
+    with_data: Scheme
+    without_data: Scheme
+    reason: str
+    source: str
+    confidence: str
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A known bug of a runtime in one op, where its attributes are as told.
+
+    `detour`: "expand" writes the op out in simpler ones; "half" computes it in float16; "avoid"
+    runs it elsewhere.
+    """
+
+    name: str
+    op_type: str
+    attributes: Mapping[str, tuple[str | float, ...]]
+    effect: str
+    detour: str
+    source: str
+    confidence: str
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a runtime asks of all that it is given. Zero and empty: no bound.
+
+    `loadables`: pieces that one core takes; `ranks` of the values that go in and out;
+    `only_listed`: what the op table does not list is not supported.
+    """
+
+    loadables: int = 0
+    ranks: tuple[int, ...] = ()
+    max_batch: int = 0
+    max_dimension: int = 0
+    only_listed: bool = False
+    source: str = ""
+    confidence: str = ""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The software of a device: versions, and the container image that has them."""
+
+    name: str
+    python: str
+    packages: Mapping[str, str]
+    image: str
+    note: str
+    source: str
+    confidence: str
 
 
 @dataclass(frozen=True)
@@ -344,7 +478,10 @@ class Runtime:
     `compressed_dynamic`: it quantizes activations by itself where weights are INT8, so that dynamic
     INT8 is emitted as INT8 weights; `wrong_dense_chains`: its code generator spoils INT8 products
     in a row, so that it is switched off for engines that have them; `unpack_weights`: engines with
-    INT8 weights alone unpack them once, to float; `settings` go to the opener.
+    INT8 weights alone unpack them once, to float; `settings` go to the opener. `dtypes`: what its
+    hardware computes with; `refused`: schemes that it therefore cannot have, with the reason;
+    `instead`: what schemes become that it does not have; `unsupported`: ops that it lacks, with the
+    source.
     """
 
     name: str
@@ -363,11 +500,21 @@ class Runtime:
     ladders: Mapping[Kind, Ladder]
     source: str
     confidence: str
+    toolchain: Toolchain = Toolchain()
+    limits: Bounds = Bounds()
+    dtypes: Mapping[str, Dtype] = field(default_factory=dict)
+    refused: Mapping[Scheme, str] = field(default_factory=dict)
+    instead: Mapping[Scheme, Substitute] = field(default_factory=dict)
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    bugs: tuple[Bug, ...] = ()
 
 
 @dataclass(frozen=True)
 class Target:
-    """What one device with one software stack can do: its runtimes, the preferred first."""
+    """What one device with one software stack can do: its runtimes, the preferred first.
+
+    `offloads`: runtimes to which a policy alone moves a part; `goals`: limits that the device sets.
+    """
 
     name: str
     summary: str
@@ -377,6 +524,10 @@ class Target:
     runtimes: tuple[Runtime, ...]
     here: bool
     verified: str
+    software: Stack
+    hardware: Mapping[str, Hardware] = field(default_factory=dict)
+    offloads: tuple[Runtime, ...] = ()
+    goals: Mapping[str, object] = field(default_factory=dict)
 
     def runtime(self, name: str) -> Runtime:
         """The runtime called `name`. Raises KeyError where the stack has none."""

@@ -78,6 +78,8 @@ def _object_error(
             error = _check(item, properties[key], defs, place)
         elif rest is False:
             error = place + ": not known in this schema"
+            if properties:
+                error += "; known are " + ", ".join(sorted(properties))
         else:
             error = None if rest is True else _check(item, rest, defs, place)
         if error:
