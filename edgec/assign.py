@@ -12,8 +12,18 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
-from edgec.graphs import QUANTIZERS, WEIGHTED, attribute, constant, elements, is_constant, weight
+from edgec.graphs import (
+    QUANTIZERS,
+    WEIGHTED,
+    attribute,
+    constant,
+    elements,
+    is_constant,
+    opset,
+    weight,
+)
 from edgec.policy import match, recovery_plan
+from edgec.possible import in_float, possible
 from edgec.route import Routes, allowed, likely
 from edgec.types import (
     Decision,
@@ -90,6 +100,7 @@ def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bo
         elif not one.nodes:
             reverted[one.part] = one
     decisions: dict[str, Decision] = {}
+    version = opset(graph.model)
     for node in graph.model.graph:
         name = str(node.name)
         part = part_of.get(name)
@@ -108,7 +119,7 @@ def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bo
             if verdict[0] is Scheme.INT8_STATIC and not _joins_int8(node, decisions, runtime):
                 why = "its inputs are float: INT8 would only add conversions"
                 verdict = (runtime.precision, why, "Q/DQ placement")
-        scheme, reason, evidence = verdict
+        scheme, reason, evidence = in_float(node, verdict, runtime, version)
         decisions[name] = Decision(
             node=name,
             op_type=node.op_type,
@@ -164,8 +175,9 @@ def ladder(
             f"policy {policy.source}: part {part.name} is to be int8_static, which needs data",
             hint="give --data FOLDER with representative samples, or choose int8_dynamic",
         )
-    rest = steps[steps.index(wanted.scheme) + 1 :] if wanted.scheme in steps else steps[-1:]
-    return (wanted.scheme, *(scheme for scheme in rest if scheme is not wanted.scheme))
+    first, _ = possible(wanted.scheme, runtime, part, data=data)
+    rest = steps[steps.index(first) + 1 :] if first in steps else steps[-1:]
+    return (first, *(scheme for scheme in rest if scheme is not first))
 
 
 def _revised(
@@ -199,9 +211,10 @@ def _verdict(
         found = match(overrides, key)
         if found is None or found.scheme is None:
             continue
-        if table != "parts":
-            scheme = found.scheme
-        reason, evidence = "the policy asks for it", f"{policy.source}, {table}.{found.pattern}"
+        wish, why = possible(found.scheme, runtime, part, data=data)
+        scheme = scheme if table == "parts" else wish
+        reason = f"{why}: {scheme} instead" if why else "the policy asks for it"
+        evidence = f"{policy.source}, {table}.{found.pattern}"
         break
     if scheme in FLOAT_SCHEMES:
         return scheme, reason, evidence

@@ -1,4 +1,4 @@
-"""Stage 9: what only this target needs: the newest opset and IR version that its runtime takes."""
+"""Stage 9: what only this target needs: ops that it has, the newest opset and IR that it takes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import onnx_ir as ir
 from onnx import helper
 from onnxscript import version_converter
 
+from edgec.able import picky, written_out
 from edgec.errors import UnsupportedError
+from edgec.expand import expand
 from edgec.graphs import opset
 from edgec.types import Runtime
 
@@ -14,10 +16,14 @@ OLDEST_IR = 8  # the first with what onnx_ir writes; an older one gains no reade
 
 
 def lower(model: ir.Model, runtime: Runtime) -> ir.Model:
-    """Cap the opset, and take the lowest IR version that it allows, in place.
+    """Write out ops that the runtime lacks, cap the opset and take the lowest IR version, in place.
 
     Raises UnsupportedError where the opset cannot sink.
     """
+    if picky(runtime, opset(model)):
+        for node in list(model.graph):
+            if written_out(node, runtime):
+                expand(node)
     if opset(model) > runtime.max_opset:
         before = opset(model)
         version_converter.convert_version(model, runtime.max_opset, fallback=True)

@@ -12,8 +12,11 @@ from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
+from edgec.able import unable_part
 from edgec.errors import UnsupportedError
-from edgec.types import Graph, Part, Policy, Runtime, Speed, Target
+from edgec.policy import match
+from edgec.target_rows import COMPUTES
+from edgec.types import Graph, Pace, Part, Policy, Runtime, Speed, Target
 
 MUCH = 1.5  # times faster, by the table, that are worth a cut
 GAIN = 1.1  # times faster, measured, that are worth a cut
@@ -22,7 +25,7 @@ Routes = Mapping[str, str]  # the name of the runtime, by part
 
 def allowed(part: Part, graph: Graph, policy: Policy, target: Target) -> tuple[Runtime, ...]:
     """The runtimes that may run a part. Raises UnsupportedError where none is left."""
-    wanted = _wanted(part, policy)
+    wanted = wanted_runtime(part, policy)
     found = [one for one in target.runtimes if wanted in (None, one.name)]
     if not found:
         raise UnsupportedError(
@@ -38,7 +41,49 @@ def allowed(part: Part, graph: Graph, policy: Policy, target: Target) -> tuple[R
             f"part {part.name}: {names} takes fixed shapes only, and {loose}",
             hint="fix the shapes of the model's inputs, e.g. --shape image=1x3x224x224",
         )
-    return tuple(fits)
+    reasons = {one.name: unsuitable(part, graph, policy, one) for one in fits}
+    if all(reasons.values()):
+        told = "; ".join(f"not on {name}: {why}" for name, why in reasons.items())
+        raise UnsupportedError(f"part {part.name}: {told}", hint=_way_out(part, policy, fits))
+    return tuple(one for one in fits if not reasons[one.name])
+
+
+def unsuitable(part: Part, graph: Graph, policy: Policy, runtime: Runtime) -> str:
+    """Why a part is not for a runtime, by the table and the policy; an empty text where it is.
+
+    What the hardware computes slowly is no place for what the policy asks of a part, unless it
+    names the runtime too.
+    """
+    wish = match(policy.parts, part.name)
+    if wish is not None and wish.scheme is not None:
+        scheme = wish.scheme
+        if scheme in runtime.refused and scheme not in runtime.instead:
+            return f"{scheme} is not possible: {runtime.refused[scheme]}"
+        pace = runtime.dtypes.get(COMPUTES.get(scheme, ""))
+        if pace is not None and pace.speed is Pace.SLOW and wanted_runtime(part, policy) is None:
+            note = f": {pace.note}" if pace.note else ""
+            known = f"{pace.confidence}: {pace.source}"
+            return f"{scheme} is slower than float32 there{note} ({known})"
+    return unable_part(part, graph, runtime)
+
+
+def _way_out(part: Part, policy: Policy, runtimes: Sequence[Runtime]) -> str:
+    """What a policy may say instead of what no runtime can do."""
+    wish = match(policy.parts, part.name)
+    if wish is None or wish.scheme is None:
+        return "another target or stack may have these ops: edgec targets"
+    best = ", or ".join(
+        f"{step} on {one.name}"
+        for one in runtimes
+        if (step := one.ladders[part.kind].with_data[0]) is not wish.scheme
+    )
+    slow = [
+        one.name
+        for one in runtimes
+        if (pace := one.dtypes.get(COMPUTES.get(wish.scheme, ""))) and pace.speed is Pace.SLOW
+    ]
+    forced = f'; runtime = "{slow[0]}" in the policy has {wish.scheme} all the same' if slow else ""
+    return f"the best that is left is {best}{forced}"
 
 
 def likely(
@@ -94,7 +139,8 @@ def mixed(parts: Sequence[Part], home: Routes, found: Mapping[str, Sequence[Spee
     return routes
 
 
-def _wanted(part: Part, policy: Policy) -> str | None:
+def wanted_runtime(part: Part, policy: Policy) -> str | None:
+    """The runtime that a policy names for a part."""
     exact = [one for one in policy.parts if one.pattern == part.name]
     globs = [one for one in policy.parts if fnmatchcase(part.name, one.pattern)]
     return next((one.runtime for one in exact + globs if one.runtime), None)

@@ -215,6 +215,7 @@ def _bounds(stated: Mapping[str, Any], above: Mapping[str, Any]) -> Bounds:
         max_dimension=int(stated.get("max_dimension", 0)),
         ranks=tuple(stated.get("ranks", ())),
         only_listed=bool(stated.get("only_listed", False)),
+        standard_ops=bool(stated.get("standard_ops", False)),
         **_known(stated, above),
     )
 

@@ -445,7 +445,8 @@ class Bounds:
     """What a runtime asks of all that it is given. Zero and empty: no bound.
 
     `loadables`: pieces that one core takes; `ranks` of the values that go in and out;
-    `only_listed`: what the op table does not list is not supported.
+    `only_listed`: what the op table does not list is not supported; `standard_ops`: ops of ONNX's
+    own domain alone.
     """
 
     loadables: int = 0
@@ -453,6 +454,7 @@ class Bounds:
     max_batch: int = 0
     max_dimension: int = 0
     only_listed: bool = False
+    standard_ops: bool = False
     source: str = ""
     confidence: str = ""
 

@@ -1,0 +1,187 @@
+"""An op written out in simpler ones, for runtimes that lack it or have it wrong.
+
+Normalisations are written here, because the bodies in the ONNX standard take the variance as
+E[x^2] - E[x]^2, which cancels; every other op with a body there is inlined by `onnx.inliner`.
+Source: ONNX operators LayerNormalization 17, GroupNormalization 18 and 21.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import onnx
+import onnx.inliner
+import onnx_ir as ir
+
+from edgec.graphs import attribute
+
+STANDARD = ("", "ai.onnx")
+KEPT = frozenset({"DynamicQuantizeLinear"})  # its body is no way to quantize where it is missing
+EPSILON = 1e-5
+
+
+def ops(node: ir.Node) -> frozenset[str]:
+    """The ops that a node is written out in; empty where it cannot be."""
+    body = written(node)
+    return frozenset() if body is None else frozenset(one.op_type for one in body.graph.node)
+
+
+def expand(node: ir.Node) -> None:
+    """Replace a node by its body, in place. The values that it made keep their names."""
+    body = written(node)
+    graph = node.graph
+    if body is None or graph is None:
+        raise ValueError(f"{node.op_type} has no body")
+    inner = ir.from_proto(body).graph
+    names = [str(value.name) for value in node.outputs]
+    outer = [value for value in node.inputs if value is not None]
+    for formal, actual in zip(inner.inputs, outer, strict=True):
+        ir.convenience.replace_all_uses_with(formal, actual)
+    made = list(inner.outputs)
+    nodes = list(inner)
+    inner.outputs.clear()
+    inner.remove(nodes)
+    for index, one in enumerate(nodes):
+        one.name = f"{node.name}/{index}"
+        for value in one.outputs:
+            if value not in made:
+                value.name = f"{node.name}/{value.name}"
+    for old, new in zip(node.outputs, made, strict=True):
+        new.shape, new.type = old.shape, old.type
+        new.metadata_props.update(old.metadata_props)
+    ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, node.outputs, made)
+    for name, value in zip(names, made, strict=True):
+        value.name = name
+
+
+def written(node: ir.Node) -> onnx.ModelProto | None:
+    """A model of a node's body, whose inputs are those that the node has; None without a body."""
+    if node.domain not in STANDARD or node.op_type in KEPT or node.graph is None:
+        return None
+    x = node.inputs[0] if node.inputs else None
+    if x is None or x.dtype != ir.DataType.FLOAT:
+        return None
+    version = node.graph.opset_imports.get("", 1)
+    if any(not value.name for value in node.outputs):
+        return None
+    if node.op_type == "LayerNormalization":
+        return _layer_norm(node, version)
+    if node.op_type == "GroupNormalization":
+        return _group_norm(node, version)
+    proto = ir.to_proto(node)
+    for index, _ in enumerate(proto.input):
+        if proto.input[index]:
+            proto.input[index] = f"x{index}"
+    for index, _ in enumerate(proto.output):
+        proto.output[index] = f"y{index}"
+    proto.name = ""
+    types = tuple(None if v is None or v.dtype is None else int(v.dtype) for v in node.inputs)
+    return _inlined(proto.SerializeToString(deterministic=True), types, version)
+
+
+@functools.lru_cache(maxsize=256)
+def _inlined(text: bytes, types: tuple[int | None, ...], version: int) -> onnx.ModelProto | None:
+    """The body that the ONNX standard gives a node."""
+    proto = onnx.NodeProto.FromString(text)
+    try:
+        schema = onnx.defs.get_schema(proto.op_type, version, "")
+    except onnx.defs.SchemaError:
+        return None
+    # missing in onnx's type stubs
+    defined = schema.has_function or schema.has_context_dependent_function  # type: ignore[attr-defined]
+    if not defined or None in types:
+        return None
+    inputs = [
+        onnx.helper.make_tensor_value_info(name, dtype or 1, None)
+        for name, dtype in zip(proto.input, types, strict=True)
+        if name
+    ]
+    outputs = [onnx.helper.make_tensor_value_info(name, 0, None) for name in proto.output]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([proto], "body", inputs, outputs),
+        opset_imports=[onnx.helper.make_opsetid("", version)],
+    )
+    found = onnx.inliner.inline_selected_functions(
+        model, [("", proto.op_type)], inline_schema_functions=True
+    )
+    return None if any(one.op_type == proto.op_type for one in found.graph.node) else found
+
+
+def _layer_norm(node: ir.Node, version: int) -> onnx.ModelProto | None:
+    """y = (x - mean) / sqrt(mean((x - mean)^2) + epsilon) * scale + bias."""
+    axis, x = int(attribute(node, "axis", -1)), node.inputs[0]
+    if len(node.outputs) > 1 or x is None or (axis >= 0 and x.shape is None):
+        return None
+    count = -axis if axis < 0 else len(x.shape or ()) - axis
+    axes = ", ".join(str(one) for one in range(-count, 0))
+    stated = "" if version >= 18 else f" <axes = [{axes}]>"
+    given = ", axes" if version >= 18 else ""
+    biased = len(node.inputs) > 2 and node.inputs[2] is not None
+    return _model(
+        node,
+        version,
+        f"""
+        axes = Constant <value_ints = [{axes}]> ()
+        epsilon = Constant <value = float {{{_epsilon(node)}}}> ()
+        mean = ReduceMean{stated} (x0{given})
+        away = Sub (x0, mean)
+        squares = Mul (away, away)
+        variance = ReduceMean{stated} (squares{given})
+        shifted = Add (variance, epsilon)
+        deviation = Sqrt (shifted)
+        normal = Div (away, deviation)
+        {"scaled" if biased else "y0"} = Mul (normal, x1)
+        {"y0 = Add (scaled, x2)" if biased else ""}
+        """,
+    )
+
+
+def _group_norm(node: ir.Node, version: int) -> onnx.ModelProto | None:
+    """InstanceNormalization over [N, groups, -1], then a scale and a bias for each channel.
+
+    Up to opset 20 scale and bias are given for each group.
+    """
+    groups, scale = int(attribute(node, "num_groups", 0)), node.inputs[1]
+    size = scale.shape[0] if scale is not None and scale.shape is not None else None
+    if groups < 1 or not isinstance(size, int):
+        return None
+    ones, zeros = ", ".join(["1"] * groups), ", ".join(["0"] * groups)
+    rows = size if version >= 21 else groups
+    return _model(
+        node,
+        version,
+        f"""
+        shape = Shape (x0)
+        grouped = Constant <value_ints = [0, {groups}, -1]> ()
+        rowed = Constant <value_ints = [0, {rows}, -1]> ()
+        column = Constant <value_ints = [{rows}, 1]> ()
+        ones = Constant <value = float[{groups}] {{{ones}}}> ()
+        zeros = Constant <value = float[{groups}] {{{zeros}}}> ()
+        groups = Reshape (x0, grouped)
+        normal = InstanceNormalization <epsilon = {_epsilon(node)}> (groups, ones, zeros)
+        rows = Reshape (normal, rowed)
+        scale = Reshape (x1, column)
+        bias = Reshape (x2, column)
+        scaled = Mul (rows, scale)
+        biased = Add (scaled, bias)
+        y0 = Reshape (biased, shape)
+        """,
+    )
+
+
+def _model(node: ir.Node, version: int, body: str) -> onnx.ModelProto:
+    lines = [line.strip() for line in body.splitlines() if line.strip()]
+    if not any(" axes)" in line or ", axes" in line for line in lines):
+        lines = [line for line in lines if not line.startswith("axes =")]
+    given = ", ".join(f"float x{i}" for i, v in enumerate(node.inputs) if v is not None)
+    text = "\n".join(lines)
+    return onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": {version}]> body ({given}) => (float y0) {{ {text} }}'
+    )
+
+
+def _epsilon(node: ir.Node) -> str:
+    found = node.attributes.get("epsilon")
+    value = EPSILON if found is None else found.as_float()
+    return repr(value) if math.isfinite(value) else repr(EPSILON)
