@@ -23,6 +23,7 @@ from edgec.gather import Gathered, gather
 from edgec.load import load
 from edgec.manifest import manifest
 from edgec.needs import every_value, needs, union
+from edgec.offload import with_offloads
 from edgec.pack import npz_bytes, write_bundle
 from edgec.partition import partition
 from edgec.policy import check_policy, load_policy, match
@@ -155,6 +156,7 @@ def prepare(job: Job) -> Prepared:
     graph = canonicalise(load(job.model), job.shapes)
     parts = partition(graph)
     check_policy(policy, parts, [str(v.name) for node in graph.model.graph for v in node.outputs])
+    target = with_offloads(target, parts, policy)
     plan = assign(graph, parts, policy, target, data=job.data is not None)
     default = load_recipe(job.recipe).methods
     stated = {p for p in plan.recovery if (w := match(policy.parts, p)) and w.methods}

@@ -31,9 +31,9 @@ def allowed(part: Part, graph: Graph, policy: Policy, target: Target) -> tuple[R
         raise UnsupportedError(
             f"policy {policy.source}: part {part.name} is to run on {wanted}, which "
             f"{target.name} with stack {target.stack} does not have",
-            hint=f"it has {', '.join(one.name for one in target.runtimes)}",
+            hint=f"it has {', '.join(one.name for one in (*target.runtimes, *target.offloads))}",
         )
-    loose = _symbolic(part, graph) if any(one.static_shapes for one in found) else ""
+    loose = symbolic(part, graph) if any(one.static_shapes for one in found) else ""
     fits = [one for one in found if not (one.static_shapes and loose)]
     if not fits:
         names = ", ".join(one.name for one in found)
@@ -146,7 +146,7 @@ def wanted_runtime(part: Part, policy: Policy) -> str | None:
     return next((one.runtime for one in exact + globs if one.runtime), None)
 
 
-def _symbolic(part: Part, graph: Graph) -> str:
+def symbolic(part: Part, graph: Graph) -> str:
     """What is not fixed of the first of a part's inputs of which anything is not, or empty."""
     values = ir.convenience.create_value_mapping(graph.model.graph, include_subgraphs=False)
     for name in part.inputs:

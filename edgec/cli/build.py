@@ -13,6 +13,7 @@ from edgec.cli.common import (
     calibration_options,
     job_options,
     json_option,
+    name_stack,
     parse_shapes,
     threads_option,
     write_json,
@@ -69,6 +70,7 @@ def command(
         say=to_stderr,
         **options,
     )
+    name_stack(job.target, job.stack)
     report = build(job)
     show(report, json_file)
     write_json(json_file, as_json(report))

@@ -14,6 +14,7 @@ from edgec.cli.common import (
     job_options,
     json_option,
     megabytes,
+    name_stack,
     parse_shapes,
     threads_option,
     write_json,
@@ -78,6 +79,7 @@ def command(
     if version is not None:
         number(version)
     job = Job(model=model, shapes=parse_shapes(shapes), statistics=output, say=to_stderr, **options)
+    name_stack(job.target, job.stack)
     found = calibrate(job, everything=everything, most=most, every=cache is not None)
     effort, page = found.effort, Page(json_file)
     page.line(

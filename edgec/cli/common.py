@@ -25,7 +25,9 @@ json_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(0), default=0, help="Threads; 0 for all cores."
 )
-stack_option = click.option("--stack", help="A software stack of the target; default: its first.")
+stack_option = click.option(
+    "--stack", help="A software stack of the target; without it, its default is named on stderr."
+)
 
 
 def job_options(function: Command) -> Command:
@@ -65,6 +67,19 @@ def job_options(function: Command) -> Command:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def name_stack(target: str, stack: str | None) -> None:
+    """Say on stderr which stack is taken where none is asked for, and which others there are."""
+    from edgec.target import HOST, stacks
+
+    if stack is not None or target == HOST:
+        return
+    default, *others = stacks(target)
+    if others:
+        click.echo(
+            f"stack {default}, the default of {target}; --stack has {', '.join(others)}", err=True
+        )
 
 
 def size(text: str) -> int:

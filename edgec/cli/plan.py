@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.cli.common import Page, job_options, json_option, megabytes, parse_shapes, write_json
+from edgec.cli.common import (
+    Page,
+    job_options,
+    json_option,
+    megabytes,
+    name_stack,
+    parse_shapes,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from edgec.trial import Prepared
@@ -28,6 +36,7 @@ def command(model: Path, shapes: tuple[str, ...], json_file: str | None, **optio
     from edgec.runtime.buckets import as_json
 
     job = Job(model=model, shapes=parse_shapes(shapes), **options)
+    name_stack(job.target, job.stack)
     prepared = prepare(job)
     proposal = propose(job, prepared)
     plan, target = prepared.plan, prepared.target
@@ -49,9 +58,15 @@ def command(model: Path, shapes: tuple[str, ...], json_file: str | None, **optio
                 ", ".join(f"{count} {scheme}" for scheme, count in counts.most_common()),
             ]
         )
+    told = {part.name: _beside(prepared, part) for part in plan.parts}
     page.table(["part", "kind", "scheme", "then", "nodes", "MB", "nodes by scheme"], rows)
     for part in plan.parts:
         page.line(f"{part.name}: {part.reason}; {_reason(prepared, part)}")
+        for line in told[part.name]:
+            page.line(f"  {line}")
+    for line in (*_grids(prepared), *prepared.notes):
+        page.line(line)
+    page.line(f"{target.name}: {target.verified}")
     if proposal.notable:
         page.line(f"{proposal.reason}{', not proven yet' if proposal.buckets else ''}")
     write_json(
@@ -60,6 +75,8 @@ def command(model: Path, shapes: tuple[str, ...], json_file: str | None, **optio
             "provisional": True,
             "target": target.name,
             "stack": target.stack,
+            "verified": target.verified,
+            "notes": [*_grids(prepared), *prepared.notes],
             "parts": [
                 {
                     "name": part.name,
@@ -73,6 +90,9 @@ def command(model: Path, shapes: tuple[str, ...], json_file: str | None, **optio
                     "macs": part.macs,
                     "weight_bytes": part.weight_bytes,
                     "reason": part.reason,
+                    "runtime": plan.runtimes[part.name],
+                    "ladder_reason": _reason(prepared, part),
+                    "elsewhere": told[part.name],
                 }
                 for part in plan.parts
             ],
@@ -86,3 +106,37 @@ def command(model: Path, shapes: tuple[str, ...], json_file: str | None, **optio
 def _reason(prepared: Prepared, part: Part) -> str:
     runtime = prepared.target.runtime(prepared.plan.runtimes[part.name])
     return f"{runtime.name}: {runtime.ladders[part.kind].reason}"
+
+
+def _beside(prepared: Prepared, part: Part) -> list[str]:
+    """What is said of a part besides: why its other runtimes cannot, what an accelerator could."""
+    from edgec.offload import offers
+    from edgec.route import unsuitable
+
+    plan, graph = prepared.plan, prepared.graph
+    found = [
+        f"not on {one.name}: {why}"
+        for one in prepared.target.runtimes
+        if one.name != plan.runtimes[part.name]
+        and (why := unsuitable(part, graph, prepared.policy, one))
+    ]
+    decided = {plan.decisions[node].reason: None for node in part.nodes}
+    found += [reason for reason in decided if "written out" in reason or " instead" in reason]
+    return [*found, *offers(part, graph, prepared.target)]
+
+
+def _grids(prepared: Prepared) -> list[str]:
+    """Of the runtimes that INT8 is planned for: weights of 7 bits, and why."""
+    from edgec.types import Scheme
+
+    plan, found = prepared.plan, []
+    int8 = (Scheme.INT8_STATIC, Scheme.INT8_DYNAMIC)
+    used = {plan.runtimes[name] for name, scheme in plan.schemes.items() if scheme in int8}
+    for runtime in prepared.target.runtimes:
+        grid = runtime.grid
+        if runtime.name in used and grid.reduce_range:
+            found.append(
+                f"{runtime.name}: INT8 weights get 7 bits, because {grid.activations} times "
+                f"{grid.weights} would saturate ({grid.confidence}: {grid.source})"
+            )
+    return found
