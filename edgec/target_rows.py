@@ -102,13 +102,16 @@ def runtime(
     precision = Scheme(row.get("precision", "float32"))
     lacks = row.get("unsupported", {})
     told = _known(lacks, row)
+    told_ops = {key: row.get(f"ops_{key}", row[key]) for key in KNOWN}
     return Runtime(
         name=name,
         **_plain(row),
         precision=ladders[Kind.GLUE].with_data[-1] if precision in refused else precision,
         settings=row.get("settings", {}),
         grid=Grid(**row["grid"]),
-        ops={op: _op(file, f"{where}.ops.{op}", op, one, row) for op, one in row["ops"].items()},
+        ops={
+            op: _op(file, f"{where}.ops.{op}", op, one, told_ops) for op, one in row["ops"].items()
+        },
         ladders=ladders,
         toolchain=_toolchain(row),
         limits=_bounds(row.get("limits", {}), row),
@@ -209,6 +212,8 @@ def _toolchain(row: Mapping[str, Any]) -> Toolchain:
 
 
 def _bounds(stated: Mapping[str, Any], above: Mapping[str, Any]) -> Bounds:
+    if not stated:
+        return Bounds()
     return Bounds(
         loadables=int(stated.get("loadables", 0)),
         max_batch=int(stated.get("max_batch", 0)),
