@@ -7,17 +7,15 @@ import importlib
 import inspect
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import edgec
 import edgec.runtime
 from edgec import errors
-from edgec.target import load_target, names, stacks
+from edgec.target import names
 
 PACKAGE = Path(edgec.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -176,29 +174,3 @@ def test_every_module_imports_by_itself(path: Path) -> None:
     if name.endswith("__main__"):
         return
     importlib.import_module(name.removesuffix(".__init__"))
-
-
-@pytest.mark.parametrize("name", names())
-def test_every_row_of_the_table_says_how_it_is_known(name: str) -> None:
-    known = ("measured", "documented", "inferred")
-    path = PACKAGE.parent / "targets" / name / "target.toml"
-    table = tomllib.loads(path.read_text())
-    runtimes = table["runtimes"].values()
-    rows = [row for row in runtimes if "backend" in row]
-    rows += [runtime["grid"] for runtime in runtimes if "grid" in runtime]
-    for row in rows:
-        assert row["source"].strip()
-        assert row["confidence"] in known
-    for runtime in runtimes:
-        for row in runtime.get("ops", {}).values():
-            assert row["note"].strip()
-    for stack in stacks(name):
-        found = load_target(name, stack)
-        assert found.stack == stack
-        for runtime in found.runtimes:
-            assert runtime.source.strip()
-            assert runtime.confidence in known
-            np.dtype(runtime.grid.weights)
-            for ladder in runtime.ladders.values():
-                assert ladder.source.strip()
-                assert ladder.confidence in known

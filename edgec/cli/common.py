@@ -76,10 +76,8 @@ def name_stack(target: str, stack: str | None) -> None:
     if stack is not None or target == HOST:
         return
     default, *others = stacks(target)
-    if others:
-        click.echo(
-            f"stack {default}, the default of {target}; --stack has {', '.join(others)}", err=True
-        )
+    also = f"the default; --stack also takes {', '.join(others)}" if others else "its only one"
+    click.echo(f"target {target}: stack {default}, {also}", err=True)
 
 
 def size(text: str) -> int:

@@ -66,6 +66,8 @@ def command(model: Path, shapes: tuple[str, ...], json_file: str | None, **optio
             page.line(f"  {line}")
     for line in (*_grids(prepared), *prepared.notes):
         page.line(line)
+    if target.software.note:
+        page.line(f"stack {target.stack}: {target.software.note}")
     page.line(f"{target.name}: {target.verified}")
     if proposal.notable:
         page.line(f"{proposal.reason}{', not proven yet' if proposal.buckets else ''}")
