@@ -31,8 +31,7 @@ MEASURED = "measured"
 def write_row(found: Probe, folder: Path, evidence: Mapping[str, Any], *, force: bool) -> None:
     """Write both files, each complete or not at all. Raises InputError where a row is there."""
     path = folder / FILE
-    if path.exists() and not force:
-        raise InputError(f"{path} exists", hint="give --force to put what was found on top of it")
+    check(folder, force=force)
     own: dict[str, Any] = {}
     if path.exists():
         load_target(str(folder))  # it has to be sound before it is changed
@@ -42,6 +41,13 @@ def write_row(found: Probe, folder: Path, evidence: Mapping[str, Any], *, force:
     _replace(path, "\n".join(toml(row)) + "\n")
     _replace(folder / EVIDENCE, json.dumps(evidence, indent=1) + "\n")
     load_target(str(folder))
+
+
+def check(folder: Path, *, force: bool) -> None:
+    """Raises InputError where a row may not be written, before anybody is asked."""
+    path = folder / FILE
+    if path.exists() and not force:
+        raise InputError(f"{path} exists", hint="give --force to put what was found on top of it")
 
 
 def toml(table: Mapping[str, Any], place: tuple[str, ...] = ()) -> Iterator[str]:

@@ -123,7 +123,7 @@ def small_plan(made: ir.Model, name: str, stack: str, wishes: Policy | None = No
 
 def test_an_op_from_a_later_opset_is_written_out() -> None:
     old = runtime("jetson-nano")
-    made, node = only(LAYER % -1, 17, s=small.normal(1, 8), b=small.normal(2, 8))
+    _, node = only(LAYER % -1, 17, s=small.normal(1, 8), b=small.normal(2, 8))
     assert written_out(node, old) == (
         "LayerNormalization came with a later opset than 13, the last of tensorrt-8.2"
     )
@@ -134,7 +134,9 @@ def test_an_op_from_a_later_opset_is_written_out() -> None:
 
 
 TOPK = "g (float[n,9000] x) => (float[n,k] y, int64[n,k] i) { [it] y, i = TopK (x, k) }"
-SCATTER = 'g (float[8] x, float[2] u) => (float[8] y) { [it] y = ScatterND <reduction = "add"> (x, i, u) }'
+SCATTER = """g (float[8] x, float[2] u) => (float[8] y) {
+    [it] y = ScatterND <reduction = "add"> (x, i, u)
+}"""
 
 
 @pytest.mark.parametrize(

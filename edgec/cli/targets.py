@@ -107,9 +107,13 @@ def probe(target: str, output: Path | None, force: bool, json_file: str | None) 
     table is told; with -o a row with all that was found is written, for --target FOLDER.
     """
     from edgec.probe import as_json, probe, write
+    from edgec.probe_row import check
     from edgec.target import load_target
 
-    found = probe(load_target(target), lambda text: click.echo(f"  {text}", err=True))
+    row = load_target(target)
+    if output is not None:
+        check(output, force=force)
+    found = probe(row, lambda text: click.echo(f"  {text}", err=True))
     page = Page(json_file)
     for line in found.lines():
         page.line(line)

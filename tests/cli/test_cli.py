@@ -151,6 +151,65 @@ def test_targets_need_no_compiler(bare: dict[str, str]) -> None:
     assert "fixed shapes only" in run("targets", "intel-core-ultra", env=bare).stdout
 
 
+def test_targets_differ_and_say_what_was_not_verified(bare: dict[str, str]) -> None:
+    done = run("targets", "diff", "jetson-orin@jp5", "jetson-orin@jp7.2.2", env=bare)
+    assert done.returncode == 0, done.stderr
+    place = "runtimes.tensorrt on the gpu.toolchain.quantization"
+    told = f"{place}\n  jetson-orin (jp5): explicit, implicit\n  jetson-orin (jp7.2.2): explicit\n"
+    assert told in done.stdout
+    assert "jetson-orin (jp5): not verified on hardware" in done.stdout
+    same = run("targets", "diff", "x86-vnni", "x86-vnni", "--json", "-", env=bare)
+    assert json.loads(same.stdout)["differences"] == []
+    page = run("targets", "--stack", "jp7.2", "jetson-orin", env=bare).stdout
+    assert "known bug NVIDIA/TensorRT#4756" in page
+    assert "; not verified on hardware\n" in page
+    refused(run("targets", "diff", "x86-vnni@nope", "generic", env=bare), 3, "has no stack 'nope'")
+
+
+def test_the_list_of_targets_says_what_was_not_verified(bare: dict[str, str]) -> None:
+    lines = run("targets", env=bare).stdout.splitlines()
+    for above, below in zip(lines, lines[1:], strict=False):
+        if above.strip().startswith(("jetson-", "rtx-", "raspberry-")):
+            assert below.strip().startswith("not verified on hardware"), above
+
+
+def test_a_plan_names_the_default_stack_on_stderr(tmp_path: Path) -> None:
+    done = run("plan", graphs.path("clip_torchscript"), "--target", "jetson-orin", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(
+        "target jetson-orin: stack jp6.2, the default; --stack also takes jp5, jp6.0, jp7.2, jp7.2."
+    )
+    assert "jetson-orin: not verified on hardware" in done.stdout
+    assert "tensorrt-10.3-dla: cannot take text whole: " in done.stdout
+    stated = run("plan", graphs.path("mlp"), "--target", "jetson-orin", "--stack", "jp5")
+    assert stated.stderr == ""
+    nano = run("plan", graphs.path("clip_torchscript"), "--target", "jetson-nano", "--json", "-")
+    assert nano.returncode == 0
+    page = json.loads(nano.stdout)
+    assert {part["scheme"] for part in page["parts"]} == {"float16"}
+    assert "DP4A starts at sm_61" in page["parts"][0]["ladder_reason"]
+    assert page["verified"] == "not verified on hardware"
+
+
+def test_a_plan_for_cpus_without_vnni_says_7_bits(work: Path) -> None:
+    done = run("plan", graphs.path("mlp"), "--target", "x86-avx2", "--data", work / "data")
+    assert "INT8 weights get 7 bits, because uint8 times int8 would saturate" in done.stdout
+
+
+def test_a_probe_of_this_machine(tmp_path: Path) -> None:
+    done = run("targets", "probe", "-o", tmp_path / "mine", "--json", tmp_path / "page.json")
+    assert done.returncode == 0, done.stderr
+    page = json.loads((tmp_path / "page.json").read_text())
+    assert {one["backend"] for one in page["runtimes"]} <= {"onnxruntime", "openvino"}
+    for one in page["runtimes"]:
+        assert len(one["answers"]) > 60
+        assert sum(answer["fine"] for answer in one["answers"]) > 55
+    shown = run("targets", tmp_path / "mine")
+    assert shown.returncode == 0, shown.stderr
+    assert "probed on " in shown.stdout
+    refused(run("targets", "probe", "-o", tmp_path / "mine", "--target", "generic"), 3, "--force")
+
+
 @pytest.mark.parametrize("verb", NEEDS_COMPILE)
 def test_what_is_missing_is_named_with_its_extra(
     verb: str, bare: dict[str, str], tmp_path: Path
