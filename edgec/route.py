@@ -41,18 +41,18 @@ def allowed(part: Part, graph: Graph, policy: Policy, target: Target) -> tuple[R
             f"part {part.name}: {names} takes fixed shapes only, and {loose}",
             hint="fix the shapes of the model's inputs, e.g. --shape image=1x3x224x224",
         )
-    reasons = {one.name: unsuitable(part, graph, policy, one) for one in fits}
+    reasons = {one.name: unsuitable(part, graph, policy, target, one) for one in fits}
     if all(reasons.values()):
         told = "; ".join(f"not on {name}: {why}" for name, why in reasons.items())
         raise UnsupportedError(f"part {part.name}: {told}", hint=_way_out(part, policy, fits))
     return tuple(one for one in fits if not reasons[one.name])
 
 
-def unsuitable(part: Part, graph: Graph, policy: Policy, runtime: Runtime) -> str:
+def unsuitable(part: Part, graph: Graph, policy: Policy, target: Target, runtime: Runtime) -> str:
     """Why a part is not for a runtime, by the table and the policy; an empty text where it is.
 
-    What the hardware computes slowly is no place for what the policy asks of a part, unless it
-    names the runtime too.
+    What the policy asks of a part, and one unit refuses, does not move to a unit that computes it
+    slowly, unless the policy names that runtime too.
     """
     wish = match(policy.parts, part.name)
     if wish is not None and wish.scheme is not None:
@@ -60,7 +60,9 @@ def unsuitable(part: Part, graph: Graph, policy: Policy, runtime: Runtime) -> st
         if scheme in runtime.refused and scheme not in runtime.instead:
             return f"{scheme} is not possible: {runtime.refused[scheme]}"
         pace = runtime.dtypes.get(COMPUTES.get(scheme, ""))
-        if pace is not None and pace.speed is Pace.SLOW and wanted_runtime(part, policy) is None:
+        moved = any(scheme in one.refused for one in target.runtimes)
+        slow = pace is not None and pace.speed is Pace.SLOW
+        if pace is not None and slow and moved and wanted_runtime(part, policy) is None:
             note = f": {pace.note}" if pace.note else ""
             known = f"{pace.confidence}: {pace.source}"
             return f"{scheme} is slower than float32 there{note} ({known})"

@@ -206,6 +206,9 @@ def test_int8_is_refused_on_the_nano_with_the_best_that_is_left() -> None:
     plan = assign(found, parts, Policy(), target, data=True)
     assert set(plan.schemes.values()) == {H}
     assert plan.decisions[parts[0].nodes[0]].reason.endswith("the best that is left is float16")
+    # on a board where nothing refuses it, a wish is a wish
+    slow = assign(found, parts, policy(S, part="vision"), load_target("raspberry-pi-4"), data=True)
+    assert slow.schemes["vision"] is S
     # who names the CPU gets it there
     forced = policy(S, "onnxruntime-1.19", "vision")
     assert assign(found, parts, forced, target, data=True).schemes["vision"] is S

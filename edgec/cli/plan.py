@@ -120,7 +120,7 @@ def _beside(prepared: Prepared, part: Part) -> list[str]:
         f"not on {one.name}: {why}"
         for one in prepared.target.runtimes
         if one.name != plan.runtimes[part.name]
-        and (why := unsuitable(part, graph, prepared.policy, one))
+        and (why := unsuitable(part, graph, prepared.policy, prepared.target, one))
     ]
     decided = {plan.decisions[node].reason: None for node in part.nodes}
     found += [reason for reason in decided if "written out" in reason or " instead" in reason]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -168,7 +169,7 @@ def test_targets_differ_and_say_what_was_not_verified(bare: dict[str, str]) -> N
 
 def test_the_list_of_targets_says_what_was_not_verified(bare: dict[str, str]) -> None:
     lines = run("targets", env=bare).stdout.splitlines()
-    for above, below in zip(lines, lines[1:], strict=False):
+    for above, below in itertools.pairwise(lines):
         if above.strip().startswith(("jetson-", "rtx-", "raspberry-")):
             assert below.strip().startswith("not verified on hardware"), above
 
