@@ -26,6 +26,7 @@ class Bundle:
         self.source = Path(path)
         self._container = open_container(self.source)
         self._folder: "Optional[tempfile.TemporaryDirectory[str]]" = None
+        self.digest = ""  # the sha256 of manifest.json, and so of all that it lists
         try:
             self.manifest = self._verified_manifest()
             self.files: Dict[str, Dict[str, Any]] = self.manifest["files"]
@@ -103,7 +104,9 @@ class Bundle:
             refuse("manifest.json has {} bytes, more than {}".format(size, manifests.MAX_BYTES))
         try:
             with self._container.open(manifests.NAME) as stream:
-                return manifests.parse(stream.read(size + 1))
+                data = stream.read(size + 1)
+            self.digest = hashlib.sha256(data).hexdigest()
+            return manifests.parse(data)
         # zipfile raises NotImplementedError for a compression or a version that it does not know
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
             refuse("manifest.json cannot be read: {}".format(error), BROKEN)

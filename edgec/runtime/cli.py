@@ -73,7 +73,14 @@ def _parser(bundle: Optional[str], program: str) -> argparse.ArgumentParser:
     bench.add_argument("--calls", type=_count, default=10, metavar="N", help="for each round")
     bench.add_argument("--warmup", type=_count, default=5, metavar="N", help="calls")
     add("verify", _verify, "Check the bundle's files, then its results on the golden inputs.")
-    add("finish", _finish, "Build on this device what can only be built here, then verify.")
+    finish = add("finish", _finish, "Build on this device what can only be built here, then verify.")
+    finish.add_argument("--onnxruntime", action="store_true", help="that alone, on any device")
+    finish.add_argument("--again", action="store_true", help="forget what was built before")
+    finish.add_argument("--seconds", type=_count, default=3600, metavar="N", help="for an engine")
+    finish.add_argument("--max-mb", type=_count, default=0, metavar="N", help="for its builder")
+    finish.add_argument(
+        "--calibrate", type=Path, metavar="FOLDER", help=".npz samples for TensorRT's calibration"
+    )
     add("info", _info, "Tell what the bundle is made of.")
     return parser
 
@@ -194,12 +201,29 @@ def _verify(options: argparse.Namespace) -> Dict[str, Any]:
 
 
 def _finish(options: argparse.Namespace) -> Dict[str, Any]:
+    from edgec.runtime.built import waiting
     from edgec.runtime.bundle import Bundle
+    from edgec.runtime.finish import Wishes, finish
 
     with Bundle(options.bundle) as bundle:
         backends = sorted({engine["backend"] for engine in bundle.manifest["engines"]})
-    _tell(options, "nothing has to be built on this device for {}".format(", ".join(backends)))
-    return dict(_verify(options), built=[])
+        nothing = not waiting(bundle)
+    if nothing:
+        _tell(options, "nothing has to be built on this device for {}".format(", ".join(backends)))
+        return dict(_verify(options), built=[])
+    wishes = Wishes(
+        onnxruntime=options.onnxruntime,
+        again=options.again,
+        seconds=float(options.seconds),
+        memory=options.max_mb * 10**6,
+        calibrate=str(options.calibrate.absolute()) if options.calibrate else "",
+        threads=options.threads,
+    )
+    page = finish(options.bundle, wishes, lambda line: _tell(options, line))
+    timings = page["timings"]
+    line = "golden sample: {calls} calls, median {p50_ms:.3f} ms, {min_ms:.3f} to {max_ms:.3f} ms"
+    _tell(options, line.format(**timings))
+    return dict(page, built=sorted(page["engines"]), passed=True)
 
 
 def _info(options: argparse.Namespace) -> Dict[str, Any]:
@@ -228,11 +252,26 @@ def _info(options: argparse.Namespace) -> Dict[str, Any]:
             options,
             line.format(engine["name"], engine["backend"], engine["device"], size, parts),
         )
+        _tell_plan(options, engine)
     for part in manifest["parts"]:
         line = "part {}: {} {} in {}, {} nodes: {}"
         words = [part[key] for key in ("name", "modality", "kind", "scheme", "nodes", "reason")]
         _tell(options, line.format(*words))
     return {key: value for key, value in manifest.items() if key != "files"}
+
+
+def _tell_plan(options: argparse.Namespace, engine: Dict[str, Any]) -> None:
+    if "build" not in engine:
+        return
+    from edgec.runtime.finish import label
+
+    plan = engine["build"]
+    chain = "; else ".join(label(step) for step in plan["steps"])
+    gpus = ", ".join(plan["requires"]["capabilities"]) or "any"
+    where = "was built ahead" if plan["ready"] else "is built by finish"
+    line = "engine {} {} for {}, compute capability {}, TensorRT {}: {}"
+    arch, version = plan["requires"]["arch"], plan["requires"]["version"]
+    _tell(options, line.format(engine["name"], where, arch, gpus, version, chain))
 
 
 def _tell(options: argparse.Namespace, line: str) -> None:

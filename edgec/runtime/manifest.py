@@ -223,12 +223,20 @@ def _holds(dtype: str, pad: int) -> bool:
 
 def _file_problems(manifest: Dict[str, Any]) -> Iterator[str]:
     files = manifest["files"]
-    wanted = [manifest["golden"]["inputs"], manifest["golden"]["outputs"]]
+    golden = manifest["golden"]
+    wanted = [golden[key] for key in ("inputs", "outputs", "float") if key in golden]
     for engine in manifest["engines"]:
         wanted += [engine["artifact"]] + engine["data_files"]
+    spares = manifest.get("spares", {})
+    for engine in manifest["engines"]:
+        for step in engine.get("build", {}).get("steps", ()):
+            wanted += [step["cache"]] if "cache" in step else []
+            wanted += [] if step["model"] in spares else [step["model"]]
     for name in wanted:
         if name not in files:
             yield "files: {!r} is used but not listed".format(name)
+    for name in sorted(set(spares) & set(files)):
+        yield "spares: {!r} is in the bundle".format(name)
     if NAME in files:
         yield "files: manifest.json cannot list itself"
     for name in _repeated([name.lower() for name in files]):

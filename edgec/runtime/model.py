@@ -7,6 +7,7 @@ from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple, Type, U
 from edgec.errors import InputError
 from edgec.runtime import buffers
 from edgec.runtime.buckets import parse, serve, takes
+from edgec.runtime.built import Choice, resolve
 from edgec.runtime.bundle import Bundle
 from edgec.runtime.openers import BUILT_IN, Session, opener
 from edgec.runtime.selftest import SelfTest, compare
@@ -24,8 +25,12 @@ class Model:
         bundle: Bundle,
         threads: Optional[int] = None,
         settings: Optional[Mapping[str, Any]] = None,
+        choices: Optional[Mapping[str, Choice]] = None,
     ) -> None:
-        """As `load` says. `threads`: 0 leaves it to the backend, None keeps the bundle's."""
+        """As `load` says. `threads`: 0 leaves it to the backend, None keeps the bundle's.
+
+        `choices`: how engines with a build plan are opened, instead of as `finish` left them.
+        """
         self.bundle = bundle
         self.inputs: Tuple[Value, ...] = values(bundle.manifest["inputs"])
         self.outputs: Tuple[Value, ...] = values(bundle.manifest["outputs"])
@@ -34,15 +39,15 @@ class Model:
         self._steps: List[_Step] = []
         last_use = _last_uses(bundle.manifest)
         try:
-            for index, engine in enumerate(bundle.manifest["engines"]):
-                given = _given(settings or {}, engine["backend"], bundle.manifest)
-                chosen = dict(engine["settings"], **given)
-                chosen["device"] = engine["device"]
+            ready = resolve(bundle, choices)
+            for index, (engine, one) in enumerate(zip(bundle.manifest["engines"], ready)):
+                given = _given(settings or {}, one.backend, bundle.manifest)
+                chosen = dict(one.settings, **given)
+                chosen["device"] = one.device
                 chosen["neighbours"] = len(bundle.manifest["engines"]) - 1
                 if threads is not None:
                     chosen["threads"] = threads
-                source = _artifact(bundle, engine)
-                session = opener(engine["backend"])(source, chosen)
+                session = opener(one.backend)(one.source, chosen)
                 done = frozenset(name for name, last in last_use.items() if last == index)
                 self._steps.append(_Step(engine, session, done))
         except BaseException:
@@ -175,14 +180,6 @@ def _given(
             raise InputError(message, hint="Give settings by name: {name: {setting: value}}.")
     chosen.update(settings.get(backend, {}))
     return chosen
-
-
-def _artifact(bundle: Bundle, engine: Mapping[str, Any]) -> Union[Path, bytes]:
-    if bundle.packed and not engine["data_files"]:
-        return bundle.read(engine["artifact"])
-    for name in engine["data_files"]:
-        bundle.path(name)
-    return bundle.path(engine["artifact"])
 
 
 def load(

@@ -14,6 +14,7 @@ GROUP = "edgec.openers"
 BUILT_IN = {
     "onnxruntime": "edgec.runtime.onnxruntime_session:open_artifact",
     "openvino": "edgec.runtime.openvino_session:open_artifact",
+    "tensorrt": "edgec.runtime.tensorrt_session:open_artifact",
 }
 
 
