@@ -24,11 +24,12 @@ from edgec.load import load
 from edgec.manifest import manifest
 from edgec.needs import every_value, needs, union
 from edgec.offload import with_offloads
-from edgec.pack import npz_bytes, write_bundle
+from edgec.pack import npz_bytes, write_bundle, write_spares
 from edgec.partition import partition
 from edgec.policy import check_policy, load_policy, match
 from edgec.recipe import DEFAULT, load_recipe
 from edgec.report import write_report
+from edgec.runtime.built import spares_of
 from edgec.settle import Settled, choose, contenders, no_better, plainest, race, settle
 from edgec.target import HOST, load_target
 from edgec.trial import Prepared, Trial, Trials
@@ -125,6 +126,8 @@ def build(job: Job) -> Report:
             tried = []
         say("packing")
         notes = pack(chosen, output, force=job.force, as_folder=output.suffix != ".edgec")
+        spares = [path for artifact in chosen.trial.artifacts for path in artifact.spares.values()]
+        write_spares(spares, spares_of(output))
         report = Report(
             bundle=output,
             target=target.name,
@@ -268,6 +271,8 @@ def _files(trial: Trial) -> dict[str, Path | bytes]:
         "golden/inputs.npz": npz_bytes(trial.end.inputs),
         "golden/outputs.npz": npz_bytes(trial.end.outputs),
     }
+    if any(artifact.build for artifact in trial.artifacts):
+        files["golden/float.npz"] = npz_bytes(trial.end.exact)
     for artifact in trial.artifacts:
         for file in (artifact.path, *artifact.data_files, *artifact.side_files):
             files[f"engines/{file.name}"] = file

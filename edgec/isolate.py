@@ -55,7 +55,7 @@ def call(
         forked = None if fresh else _template().fork(request, answer, log)
         process = forked or _spawn(request, answer, log)
         try:
-            stopped = _watch(process, seconds, memory or _most())
+            stopped = _watch(process, seconds, memory or most_memory())
         finally:
             _end(process)
         text = log.read_text(encoding="utf-8", errors="replace")[-4000:]
@@ -109,7 +109,8 @@ def _search_path() -> str:
     return os.pathsep.join([own, *(path for path in given if os.path.isabs(path))])
 
 
-def _most() -> int:
+def most_memory() -> int:
+    """What a subprocess may take where nothing else is said: most of this machine's memory."""
     return int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 

@@ -28,6 +28,7 @@ def join(graph: Graph, plan: Plan, target: Target) -> tuple[Engine, ...]:
         return (
             Engine(
                 name=WHOLE,
+                target=target,
                 runtime=target.runtime(name),
                 precision=precision,
                 half=_half(plan, plan.parts, precision),
@@ -86,6 +87,7 @@ def _engine(
     weights = set(piece.graph.initializers)
     return Engine(
         name="-".join(part.name for part in group),
+        target=target,
         runtime=target.runtime(home[0]),
         precision=home[1],
         half=_half(plan, group, home[1]),

@@ -14,6 +14,7 @@ from edgec.binding import NAME as RECIPE
 from edgec.buckets import Proposal
 from edgec.doubts import doubts
 from edgec.runtime.buckets import as_json
+from edgec.runtime.tensorrt_build import digest
 from edgec.samples import Samples
 from edgec.trial import Prepared, Trial
 from edgec.types import Comparison, Decision, Gain, Ladder, Part, Plan, Scheme, Statistics, Target
@@ -71,6 +72,7 @@ def manifest(
                 "planned": vars(a.planned),
                 "emitted": vars(a.emitted),
                 "optimised": vars(a.optimised),
+                **({"build": dict(a.build)} if a.build else {}),
             }
             for a in trial.artifacts
         ],
@@ -98,8 +100,10 @@ def manifest(
         "golden": {
             "inputs": "golden/inputs.npz",
             "outputs": "golden/outputs.npz",
+            **({"float": "golden/float.npz"} if any(a.build for a in trial.artifacts) else {}),
             "tolerance": {"relative": TOLERANCE},
         },
+        **({"spares": spares} if (spares := _spares(trial)) else {}),
         "checks": [comparison(one) for one in (*trial.checks.parts, *trial.checks.outputs)],
         "check_data": samples.origin,
         "limits": vars(prepared.policy.limits),
@@ -215,6 +219,14 @@ def recovered(gain: Gain) -> dict[str, Any]:
         "before_db": round(gain.before_db, 2) if math.isfinite(gain.before_db) else None,
         "after_db": round(gain.after_db, 2) if math.isfinite(gain.after_db) else None,
         "kept": gain.kept,
+    }
+
+
+def _spares(trial: Trial) -> dict[str, Any]:
+    return {
+        name: {"sha256": digest(path), "bytes": path.stat().st_size}
+        for a in trial.artifacts
+        for name, path in sorted(a.spares.items())
     }
 
 

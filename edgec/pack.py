@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +21,7 @@ from edgec.runtime.container import DEFLATED_MEMBER
 from edgec.runtime.npz import MODE, STAMP
 from edgec.runtime.npz import dump as npz_bytes
 
-__all__ = ["npz_bytes", "runtime_files", "validate", "write_bundle"]
+__all__ = ["npz_bytes", "runtime_files", "validate", "write_bundle", "write_spares"]
 
 _MAIN = b"""import os, sys
 sys.dont_write_bytecode = True
@@ -68,6 +68,29 @@ def write_bundle(
             f"cannot write {output}: {error.strerror or error}",
             hint="Choose a folder that exists, is writable and has room, with -o.",
         ) from error
+
+
+def write_spares(files: Sequence[Path], output: Path) -> None:
+    """Write models of fallbacks into the zip file `output`, each under its sha256; none: no file.
+
+    The same files give the same bytes. The file appears when it is complete.
+    """
+    if not files:
+        output.unlink(missing_ok=True)
+        return
+    named = {_entry(path)["sha256"]: path for path in files}
+    handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+                for digest in sorted(named):
+                    _add(archive, stream, digest, named[digest])
+            _to_disk(stream)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, output)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def runtime_files() -> dict[str, bytes]:

@@ -16,6 +16,7 @@ from edgec.backends import backend
 from edgec.blame import Broken, guilty
 from edgec.calibrate import Calibration
 from edgec.errors import EmitError
+from edgec.extents import extents
 from edgec.gather import Gathered
 from edgec.graphs import extract, save, weight_bytes
 from edgec.join import join
@@ -104,6 +105,8 @@ class Trials:
         self._asked: set[str] = set()  # nodes whose moments were asked for, or could not be had
         self._checked: dict[tuple[str, ...], tuple[PartResult, Speed | None]] = {}
         self._rounds = 0
+        fed = (*self._fed.files, *self._samples.files)
+        self._extents = extents(prepared.graph, fed, prepared.inputs)
 
     def run(self, plan: Plan) -> Trial:
         """Everything between a plan and its verdict. Raises Broken where a backend fails."""
@@ -203,7 +206,7 @@ class Trials:
             model = quantize(
                 joined.source, plan.decisions, known, recovered, joined.runtime, self._moments
             )
-            engine = replace(joined, model=lower(model, joined.runtime))
+            engine = replace(joined, model=lower(model, joined.runtime), extents=self._extents)
             self._say(f"emitting engine {engine.name} for {engine.runtime.name}")
             try:
                 artifacts.append(self._emit_one(engine, plan, folder))
@@ -214,6 +217,8 @@ class Trials:
 
     def _emit_one(self, engine: Engine, plan: Plan, folder: Path) -> Artifact:
         maker = backend(engine.runtime.backend)
+        if told := getattr(maker, "forecast", lambda _: "")(engine):
+            self._say(told)
         return maker.emit(engine, plan.decisions, folder, self._threads)
 
     def _culprits(self, engine: Engine, plan: Plan, folder: Path) -> tuple[str, ...]:
@@ -309,7 +314,8 @@ class Trials:
         as_part = replace(any_part, name=engine.name, inputs=engine.inputs, outputs=engine.outputs)
         source, feeds = (self._folder / f"{engine.name}.whole.{end}" for end in ("onnx", "npz"))
         save(engine.source, source)
-        return PartFiles(as_part, source, artifact.path, feeds, artifact.backend, artifact.settings)
+        runs = artifact.opened
+        return PartFiles(as_part, source, runs.path, feeds, runs.backend, runs.settings)
 
 
 def _located(parts: Sequence[Part], engines: Sequence[Engine]) -> list[tuple[Part, Engine]]:

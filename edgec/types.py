@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgec.runtime.bench import Ratio, Timing
+    from edgec.runtime.tensorrt_layers import Layer
 
 Feeds = dict[str, np.ndarray]  # arrays by the name of the graph input
 
@@ -80,6 +81,15 @@ class Joining(StrEnum):
 
     TOGETHER = "together"
     PER_PART = "per-part"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The sizes of a dimension that varies: the least, the usual and the largest."""
+
+    low: int
+    typical: int
+    high: int
 
 
 @dataclass(frozen=True)
@@ -609,10 +619,11 @@ class Engine:
     """Parts joined for one runtime: the float `source`, and the `model` to emit.
 
     `precision`: what the float ops of the engine compute with; `half`: whether float weights are
-    stored in 16 bits.
+    stored in 16 bits. `extents`: of the dimensions that vary, by name.
     """
 
     name: str
+    target: Target
     runtime: Runtime
     precision: Scheme
     half: bool
@@ -621,6 +632,7 @@ class Engine:
     outputs: tuple[str, ...]
     source: ir.Model
     model: ir.Model
+    extents: Mapping[str, Extent] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -632,12 +644,25 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class StandIn:
+    """What computes in an artifact's place where it cannot run; `label` tells it."""
+
+    backend: str
+    path: Path
+    settings: Mapping[str, object]
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A file that a backend built, how to open it, and what it really computes with.
 
     `data_files` lie beside it and are opened with it; `side_files` are for people. `misplaced`:
-    weighted nodes that the backend runs in other numbers
-    than planned; `notes`: what the backend forced on the build.
+    weighted nodes that the backend runs in other numbers than planned; `notes`: what the backend
+    forced on the build. `stand_in`: what is verified where the artifact itself cannot run here.
+    `build`: how the device builds it, as the manifest has it; empty: nothing is left to build.
+    `spares`: models of fallbacks, which go into a file of their own. `layers`: what the backend
+    says that it is made of, where it does; `log`: what it wrote while building.
     """
 
     engine: str
@@ -655,6 +680,16 @@ class Artifact:
     misplaced: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     side_files: tuple[Path, ...] = ()
+    stand_in: StandIn | None = None
+    build: Mapping[str, Any] = field(default_factory=dict)
+    spares: Mapping[str, Path] = field(default_factory=dict)
+    layers: tuple[Layer, ...] = ()
+    log: Path | None = None
+
+    @property
+    def opened(self) -> StandIn:
+        """What is opened on this machine: the artifact, or what stands in for it."""
+        return self.stand_in or StandIn(self.backend, self.path, self.settings)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +49,15 @@ class PartResult:
 
 @dataclass(frozen=True)
 class EndToEnd:
-    """How close the outputs are, and one sample with its outputs, to be kept as golden data."""
+    """How close the outputs are, and one sample with its outputs, to be kept as golden data.
+
+    `exact`: what the original makes of that sample.
+    """
 
     comparisons: tuple[Comparison, ...]
     inputs: Feeds
     outputs: Feeds
+    exact: Feeds = field(default_factory=dict)
 
 
 def cut(graph: Graph, part: Part, artifact: Artifact, folder: Path) -> PartFiles:
@@ -63,7 +67,8 @@ def cut(graph: Graph, part: Part, artifact: Artifact, folder: Path) -> PartFiles
         save(extract(graph.model, part.inputs, part.outputs), source)
     built = backend(artifact.backend).cut(artifact, part, folder)
     feeds = folder / f"{part.name}.npz"
-    return PartFiles(part, source, built, feeds, artifact.backend, artifact.settings)
+    runs = artifact.opened
+    return PartFiles(part, source, built, feeds, runs.backend, runs.settings)
 
 
 def verify_parts(
@@ -165,10 +170,11 @@ def _compare_outputs(
     sessions = []
     for one in artifacts:
         with _blaming(one.engine):
-            opened = opener(one.backend)(one.path, {**one.settings, "threads": threads})
+            runs = one.opened
+            opened = opener(runs.backend)(runs.path, {**runs.settings, "threads": threads})
         sessions.append((one, opened))
     running = {name: Running("", name) for name in reference.outputs}
-    golden: tuple[Feeds, Feeds] | None = None
+    golden: tuple[Feeds, Feeds, Feeds] = ({}, {}, {})
 
     def run(known: Feeds) -> Feeds:
         for artifact, session in sessions:
@@ -181,9 +187,8 @@ def _compare_outputs(
         got = serve(run, feeds, buckets)
         for name, comparison in running.items():
             comparison.add(expected[name], got[name])
-        golden = golden or (feeds, got)
-    if golden is None:
-        golden = ({}, {})
+        if not golden[1]:
+            golden = (feeds, got, {name: expected[name] for name in got})
     return EndToEnd(tuple(one.result() for one in running.values()), *golden)
 
 

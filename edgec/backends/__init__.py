@@ -19,6 +19,7 @@ GROUP = "edgec.backends"
 BUILT_IN = {
     "onnxruntime": "edgec.backends.onnxruntime:Backend",
     "openvino": "edgec.backends.openvino:Backend",
+    "tensorrt": "edgec.backends.tensorrt:Backend",
 }
 PACKAGES = {"openvino": "pip install 'edgec[openvino]'"}  # what a base install lacks
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ def write_report(report: Report) -> Path:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(as_json(report), indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
+    for artifact in report.artifacts:
+        if artifact.log is not None and artifact.log.is_file():
+            place = path.with_name(f"{path.name.removesuffix(SUFFIX)}.{artifact.log.name}")
+            shutil.copyfile(artifact.log, place)
     return path
 
 
@@ -58,6 +63,8 @@ def as_json(report: Report) -> dict[str, Any]:
                 "planned": vars(artifact.planned),
                 "emitted": vars(artifact.emitted),
                 "optimised": vars(artifact.optimised),
+                **({"build": dict(artifact.build)} if artifact.build else {}),
+                "layers": [one._asdict() for one in artifact.layers],
             }
             for artifact in report.artifacts
         ],

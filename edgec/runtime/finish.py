@@ -169,6 +169,8 @@ class _Work:
             raise EmitError("--onnxruntime was given", hint="Leave it out.")
         elif not self._device.version:
             raise EmitError(self._device.missing, hint="Install it.")
+        elif not self._device.capability:
+            raise EmitError("CUDA finds no NVIDIA GPU here", hint="Check the driver.")
         elif index == 0 and engine["build"]["ready"]:
             row = {"file": "", "sha256": "", "seconds": 0.0, "by": "the build"}
         else:
@@ -218,7 +220,7 @@ class _Work:
             "batches": self._wishes.calibrate if step["form"] == "implicit" else "",
             "profiles": plan["profiles"],
             "timing_cache": str(self._place / "timing.cache"),
-            "capabilities": [],
+            "capabilities": plan["requires"]["capabilities"],
             "dla": plan["dla"],
             "flags": plan["flags"],
         }

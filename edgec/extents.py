@@ -1,0 +1,54 @@
+"""Which sizes the dimensions that vary have: stated by `--shape`, and seen in the samples.
+
+Backends that compile for a range of shapes need bounds for all of it (TensorRT's optimisation
+profiles). A stated range wins; where none is stated the samples' own least and largest sizes bound
+a dimension, and their median is what it is tuned for.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edgec.runtime import npz
+from edgec.samples import Input
+from edgec.types import Extent, Graph, Range
+
+
+def extents(graph: Graph, samples: Sequence[Path], inputs: Sequence[Input]) -> dict[str, Extent]:
+    """By the name of the dimension. What neither is stated nor seen is left out."""
+    names = {one.name for one in inputs}
+    dims: dict[str, list[tuple[str, int]]] = {}
+    for value in graph.model.graph.inputs:
+        if value.name in names and value.shape is not None:
+            for axis, dim in enumerate(value.shape):
+                if not isinstance(dim, int) and dim.value is not None:
+                    dims.setdefault(str(dim.value), []).append((str(value.name), axis))
+    if not dims:
+        return {}
+    seen: dict[tuple[str, int], list[int]] = {}
+    for path in samples:
+        for name, array in npz.read(path, path.name).items():
+            for axis, size in enumerate(array.shape):
+                seen.setdefault((name, axis), []).append(size)
+    found = {}
+    for dim, places in dims.items():
+        sizes = [size for place in places for size in seen.get(place, [])]
+        stated = _stated(graph.shapes, places)
+        if stated is not None:
+            inside = [size for size in sizes if stated.low <= size <= stated.high]
+            usual = int(statistics.median(inside)) if inside else stated.high
+            found[dim] = Extent(stated.low, usual, stated.high)
+        elif sizes:
+            found[dim] = Extent(min(sizes), int(statistics.median(sizes)), max(sizes))
+    return found
+
+
+def _stated(
+    shapes: Mapping[str, Sequence[Range]], places: Sequence[tuple[str, int]]
+) -> Range | None:
+    for name, axis in places:
+        if name in shapes and axis < len(shapes[name]):
+            return shapes[name][axis]
+    return None
