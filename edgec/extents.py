@@ -33,15 +33,15 @@ def extents(graph: Graph, samples: Sequence[Path], inputs: Sequence[Input]) -> d
             for axis, size in enumerate(array.shape):
                 seen.setdefault((name, axis), []).append(size)
     found = {}
-    for dim, places in dims.items():
+    for name, places in dims.items():
         sizes = [size for place in places for size in seen.get(place, [])]
         stated = _stated(graph.shapes, places)
         if stated is not None:
             inside = [size for size in sizes if stated.low <= size <= stated.high]
             usual = int(statistics.median(inside)) if inside else stated.high
-            found[dim] = Extent(stated.low, usual, stated.high)
+            found[name] = Extent(stated.low, usual, stated.high)
         elif sizes:
-            found[dim] = Extent(min(sizes), int(statistics.median(sizes)), max(sizes))
+            found[name] = Extent(min(sizes), int(statistics.median(sizes)), max(sizes))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 import onnx_ir as ir
 from onnx import helper
 from onnxscript import version_converter
@@ -33,8 +34,30 @@ def lower(model: ir.Model, runtime: Runtime) -> ir.Model:
                 f"({runtime.max_opset}), and could not be lowered",
                 hint=f"export it with opset {runtime.max_opset} or older",
             )
+        _forget_newer(model, runtime)
     needed = helper.find_min_ir_version_for(
         [helper.make_opsetid(domain, found) for domain, found in model.opset_imports.items()], True
     )
     model.ir_version = min(max(needed, OLDEST_IR), runtime.max_ir)
     return model
+
+
+def _forget_newer(model: ir.Model, runtime: Runtime) -> None:
+    """Remove attributes that the older ops lack; the converter leaves some, at their default.
+
+    Raises UnsupportedError where one says something.
+    """
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
+            continue
+        known = onnx.defs.get_schema(node.op_type, runtime.max_opset).attributes
+        for name, attribute in list(node.attributes.items()):
+            if name in known:
+                continue
+            if attribute.type is not ir.AttributeType.INT or attribute.as_int() != 0:
+                raise UnsupportedError(
+                    f"{node.op_type} {node.name} needs {name}, which opset {runtime.max_opset} of "
+                    f"{runtime.name} does not have",
+                    hint=f"export it with opset {runtime.max_opset} or older",
+                )
+            del node.attributes[name]

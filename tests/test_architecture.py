@@ -21,7 +21,11 @@ PACKAGE = Path(edgec.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 DEVICE = sorted([*(PACKAGE / "runtime").rglob("*.py"), PACKAGE / "errors.py"])
 MODULES = [p.relative_to(PACKAGE.parent).as_posix() for p in SOURCES]
-BACKENDS = {"onnxruntime_session.py": {"onnxruntime"}, "openvino_session.py": {"openvino"}}
+BACKENDS = {
+    "onnxruntime_session.py": {"onnxruntime"},
+    "openvino_session.py": {"openvino"},
+    "device_memory.py": {"pycuda"},
+}
 MOST_LINES = 400
 LONGER = {"types.py"}  # all nouns stand in one file
 

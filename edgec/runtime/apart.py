@@ -26,7 +26,7 @@ _POLL = 0.05  # seconds
 _SMALLER = "Close other programs, or build for smaller shapes."
 
 
-class OutOfMemory(EmitError):
+class OutOfMemory(EmitError):  # noqa: N818 - as the errors that users see
     """The process needed more memory than it was given, or than there is."""
 
 
@@ -40,10 +40,10 @@ def run(function: str, request: Mapping[str, Any], *, seconds: float, memory: in
         asked, answer, output = (Path(folder) / name for name in ("request", "answer", "output"))
         asked.write_text(json.dumps(dict(request)), encoding="utf-8")
         flags = ["-I"] if sys.flags.isolated else []
+        command = [sys.executable, "-B", *flags, "-c", _CHILD, _ROOT, function]
         with output.open("wb") as stream:
             process = subprocess.Popen(
-                [sys.executable, "-B", *flags, "-c", _CHILD, _ROOT, function, str(asked)]
-                + [str(answer), str(os.getpid())],
+                [*command, str(asked), str(answer), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

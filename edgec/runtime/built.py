@@ -10,7 +10,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from edgec.errors import InputError, ToolchainError
 from edgec.runtime import stamp
@@ -104,15 +104,15 @@ def resolve(bundle: Bundle, choices: Optional[Mapping[str, Choice]] = None) -> S
         if choices is None or place is None:
             place, choices = _here(bundle, engine, choices)
         choice = choices.get(engine["name"])
-        found.append(_shipped(bundle, engine) if choice is None else _made(
-            bundle, engine, choice, place
-        ))
+        found.append(
+            _shipped(bundle, engine) if choice is None else _made(bundle, engine, choice, place)
+        )
     return found
 
 
 def _here(
     bundle: Bundle, engine: Mapping[str, Any], given: Optional[Mapping[str, Choice]]
-) -> "tuple[Path, Mapping[str, Choice]]":
+) -> Tuple[Path, Mapping[str, Choice]]:
     device = stamp.probe(engine["build"]["module"])
     place = folder(bundle, device)
     if given is not None:
@@ -123,9 +123,7 @@ def _here(
     return place, made or {}
 
 
-def _refuse(
-    bundle: Bundle, engine: Mapping[str, Any], device: stamp.Device, place: Path
-) -> None:
+def _refuse(bundle: Bundle, engine: Mapping[str, Any], device: stamp.Device, place: Path) -> None:
     """Say why an engine cannot be opened yet; an engine that was built ahead can be."""
     wrong = stamp.mismatches(engine["build"]["requires"], device)
     if wrong:

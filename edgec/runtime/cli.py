@@ -73,7 +73,9 @@ def _parser(bundle: Optional[str], program: str) -> argparse.ArgumentParser:
     bench.add_argument("--calls", type=_count, default=10, metavar="N", help="for each round")
     bench.add_argument("--warmup", type=_count, default=5, metavar="N", help="calls")
     add("verify", _verify, "Check the bundle's files, then its results on the golden inputs.")
-    finish = add("finish", _finish, "Build on this device what can only be built here, then verify.")
+    finish = add(
+        "finish", _finish, "Build on this device what can only be built here, then verify."
+    )
     finish.add_argument("--onnxruntime", action="store_true", help="that alone, on any device")
     finish.add_argument("--again", action="store_true", help="forget what was built before")
     finish.add_argument("--seconds", type=_count, default=3600, metavar="N", help="for an engine")

@@ -19,7 +19,6 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 from edgec.errors import EdgecError, EmitError, InputError
 from edgec.runtime import apart, built, stamp
-from edgec.runtime.built import Choice
 from edgec.runtime.bundle import Bundle
 from edgec.runtime.tensorrt_build import digest
 

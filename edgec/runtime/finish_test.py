@@ -18,8 +18,8 @@ CLOSE_DB = 3.0  # how much further from float than the build's own result an out
 def test(request: Mapping[str, Any]) -> Dict[str, Any]:
     """Open the engines as chosen and run the golden sample.
 
-    An output passes if it is the golden one within the tolerance. Other kernels round elsewhere, and
-    a step may compute in other numbers: so it also passes if it is as close to the original's
+    An output passes if it is the golden one within the tolerance. Other kernels round elsewhere,
+    and a step may compute in other numbers: so it also passes if it is as close to the original's
     float output as the golden one is, within 3 dB.
     """
     choices = {name: Choice(*row) for name, row in request["choices"].items()}
@@ -55,12 +55,16 @@ def test(request: Mapping[str, Any]) -> Dict[str, Any]:
 def sqnr(exact: Any, close: Any) -> float:
     """Signal to noise in dB; infinite where they are equal, -inf where they cannot be compared."""
     if exact.shape != close.shape:
-        return -np.inf
+        return -float("inf")
     a, b = np.float64(exact).ravel(), np.float64(close).ravel()
     noise = float(np.sum((a - b) ** 2))
     if not np.isfinite(noise):
-        return -np.inf
-    return np.inf if noise == 0 else float(10 * np.log10(max(float(np.sum(a * a)), 1e-300) / noise))
+        return -float("inf")
+    return (
+        float("inf")
+        if noise == 0
+        else float(10 * np.log10(max(float(np.sum(a * a)), 1e-300) / noise))
+    )
 
 
 def _time(model: Model, feeds: Mapping[str, Any]) -> Dict[str, Any]:

@@ -9,7 +9,7 @@ import ctypes
 import platform
 import re
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
 
 from edgec.errors import EdgecError, UnsupportedError
 
@@ -108,7 +108,7 @@ def _board() -> str:
     return NONE
 
 
-def _cuda() -> "tuple[str, str]":
+def _cuda() -> Tuple[str, str]:
     """The first GPU's compute capability, and the driver's CUDA version."""
     try:
         library = ctypes.CDLL("libcuda.so.1")

@@ -119,7 +119,7 @@ class Ahead(Types):
 def capabilities(trt: Any) -> Dict[str, Any]:
     """The GPUs that a module builds for from anywhere, "8.9" -> its enumerator."""
     found: Dict[str, Any] = {}
-    for name, value in getattr(trt, "ComputeCapability").__members__.items():
+    for name, value in trt.ComputeCapability.__members__.items():
         if name.startswith("SM") and name[2:].isdigit():
             found["{}.{}".format(name[2:-1], name[-1])] = value
     return found

@@ -8,7 +8,7 @@ The request is JSON:
     typed         whether the types in the graph decide
     cache         a calibration cache, or ""       batches       a folder of .npz samples, or ""
     profiles      for each: input -> {"min", "opt", "max"}
-    workspace     bytes, 0: the builder's default  timing_cache  a file that is read and renewed, or ""
+    workspace     bytes, 0: the builder's own      timing_cache  a file, read and renewed, or ""
     capabilities  GPUs to build for; none: this    dla           a core, or null
     flags         further builder flags, used where the module has them
 """
@@ -18,7 +18,7 @@ import os
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 from edgec.errors import EmitError, InputError, ToolchainError
 from edgec.runtime import tensorrt_calibrators as calibrators
@@ -186,7 +186,8 @@ class _Log:
     """The builder's log, on disk from the first line, so that a crash leaves it."""
 
     def __init__(self, trt: Any, path: Path) -> None:
-        self.path, self.errors = path, []  # type: Tuple[Path, List[str]]
+        self.path = path
+        self.errors: List[str] = []
         self._stream = path.open("w", encoding="utf-8", errors="replace")
         log, severities = self, (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
 

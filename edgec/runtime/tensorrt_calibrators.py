@@ -1,9 +1,9 @@
 """Calibrators of TensorRT up to 10: one that serves a cache, one that streams batches.
 
-Classes are made when they are needed, because their base lies in the bindings. The cache is
-served to the very version that its first line names; TensorRT then asks for no data. Where it asks
-all the same, it took the cache for another's: the calibrator refuses, and `asked` remembers, because
-the bindings turn an exception into a plain failure. Not verified on hardware.
+Classes are made when they are needed, because their base lies in the bindings. The cache is served
+to the very version that its first line names; TensorRT then asks for no data. Where it asks all the
+same, it took the cache for another's: the calibrator refuses, and `asked` remembers, because the
+bindings turn an exception into a plain failure. Not verified on hardware.
 """
 
 from typing import Any, Iterator, List, Mapping

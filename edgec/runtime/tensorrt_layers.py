@@ -6,7 +6,7 @@ nodes that the layer came from. Without a GPU it is the only account of an engin
 """
 
 import re
-from typing import List, NamedTuple, Tuple
+from typing import Any, List, Mapping, NamedTuple, Tuple
 
 _LAYER = re.compile(
     r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: \[(?P<inputs>.*?)\], "
@@ -28,6 +28,13 @@ class Layer(NamedTuple):
     outputs: Tuple[str, ...]
     tactic: str
     nodes: Tuple[str, ...]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Layer":
+        """A layer that came as JSON."""
+        texts = [str(row[key]) for key in ("name", "kind", "tactic")]
+        inputs, outputs, nodes = (tuple(row[key]) for key in ("inputs", "outputs", "nodes"))
+        return cls(texts[0], texts[1], inputs, outputs, texts[2], nodes)
 
     @property
     def multiplies(self) -> bool:

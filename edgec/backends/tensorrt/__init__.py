@@ -1,9 +1,9 @@
 """TensorRT: Q/DQ in its own grid, and the engine where it can be built without the GPU.
 
 TensorRT-RTX builds engines on the host for GPUs that are not here. Every other engine is built on
-the device by `finish`, from what lies in the bundle: the quantized ONNX, the calibration cache where
-that TensorRT reads one, and the build plan. No GPU computes here, so ONNX Runtime stands in: the
-same ONNX file, which is the target's own grid, with all graph optimisations off.
+the device by `finish`, from what lies in the bundle: the quantized ONNX, the calibration cache
+where that TensorRT reads one, and the build plan. No GPU computes here, so ONNX Runtime stands in:
+the same ONNX file, which is the target's own grid, with all graph optimisations off.
 """
 
 from __future__ import annotations
@@ -217,16 +217,12 @@ def _built(
     }
     function = "edgec.runtime.tensorrt_build:build"
     answer = run(function, request, seconds=TIME_LIMIT, memory=most_memory())
-    made = [
-        Layer(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()})
-        for one in answer["layers"]
-    ]
+    made = [Layer.of(one) for one in answer["layers"]]
     found = _optimised(made, wanted, asked)
     spare = f"spares/{artifact.path.name}"
     moved = f"engines/{artifact.path.name}"
     build["steps"] = [
-        {**one, "model": spare if one["model"] == moved else one["model"]}
-        for one in build["steps"]
+        {**one, "model": spare if one["model"] == moved else one["model"]} for one in build["steps"]
     ]
     build["requires"] = {**build["requires"], "version": _short(answer["version"])}
     gpus = ", ".join(text for text in answer["set"] if text.startswith("sm_"))
@@ -261,7 +257,9 @@ def _optimised(made: list[Layer], wanted: Found, asked: Found) -> Found:
     floats = {n for layer in made if layer.multiplies and not layer.int8 for n in layer.nodes}
     floats = (floats & known) - int8
     unseen = known - int8 - floats
-    return Found(frozenset(int8 | (unseen & asked.int8)), frozenset(floats | (unseen & asked.float)))
+    return Found(
+        frozenset(int8 | (unseen & asked.int8)), frozenset(floats | (unseen & asked.float))
+    )
 
 
 def _short(version: str) -> str:
@@ -271,5 +269,3 @@ def _short(version: str) -> str:
 def _noted(artifact: Artifact, note: str) -> Artifact:
     label = "" if artifact.stand_in is None else artifact.stand_in.label
     return replace(artifact, notes=(*artifact.notes, note, *([label] if label else [])))
-
-

@@ -43,4 +43,5 @@ def half(model: ir.Model, keep: Collection[str]) -> ir.Model:
             f"the engine cannot be converted to FP16: {str(error)[:300]}",
             hint="keep the part in float32 by a policy",
         ) from error
-    return ir.from_proto(converted)
+    made: ir.Model = ir.from_proto(converted)
+    return made

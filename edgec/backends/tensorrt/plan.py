@@ -1,4 +1,4 @@
-"""What a device needs to know to build an engine: the manifest's `build`, see bundle.schema.json."""
+"""What a device needs to know to build an engine: `build` in the manifest; see its schema."""
 
 from __future__ import annotations
 
