@@ -10,7 +10,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 from edgec.errors import InputError, ToolchainError
 from edgec.runtime import stamp
@@ -27,14 +27,13 @@ ONNXRUNTIME = {"disabled_optimizers": ["WeightBiasQuantization"]}  # it quantize
 
 
 class Choice(NamedTuple):
-    """How an engine runs here: a step of its plan, and the file made for it.
+    """How an engine runs here: a step of its plan, and the path of the file made for it.
 
-    `file`: in the built folder, or "" where the bundle's own is used.
+    `file` is empty where the bundle's own is used.
     """
 
     step: int
     file: str
-    sha256: str
 
 
 class Ready(NamedTuple):
@@ -72,14 +71,15 @@ def read(bundle: Bundle, place: Path) -> Optional[Dict[str, Choice]]:
         choices = {}
         for engine in waiting(bundle):
             row = page["engines"][engine["name"]]
-            choice = Choice(row["step"], row["file"], row["sha256"])
-            if not 0 <= int(choice.step) < len(steps(engine)):
-                raise ValueError("step {} of {}".format(choice.step, engine["name"]))
+            choice = Choice(row["step"], row["file"])
+            if type(choice.step) is not int or not 0 <= choice.step < len(steps(engine)):
+                raise ValueError("step {!r} of {}".format(choice.step, engine["name"]))
             if choice.file and not _FILE.match(choice.file):
-                raise ValueError("file {!r}".format(choice.file[:80]))
-            if choice.file and digest(place / choice.file) != choice.sha256:
+                raise ValueError("file {!r}".format(choice.file))
+            if choice.file and digest(place / choice.file) != row["sha256"]:
                 raise ValueError("{} was changed".format(choice.file))
-            choices[engine["name"]] = choice
+            full = str(place / choice.file) if choice.file else ""
+            choices[engine["name"]] = choice._replace(file=full)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError("{} is not sound: {}".format(path, error), hint=AGAIN) from error
     return choices
@@ -96,31 +96,24 @@ def resolve(bundle: Bundle, choices: Optional[Mapping[str, Choice]] = None) -> S
     UnsupportedError: the bundle is for another device. ToolchainError: `finish` has to come first.
     """
     found = []
-    place: Optional[Path] = None
     for engine in bundle.manifest["engines"]:
         if "build" not in engine:
             found.append(_plain(bundle, engine))
             continue
-        if choices is None or place is None:
-            place, choices = _here(bundle, engine, choices)
+        if choices is None:
+            choices = _here(bundle, engine)
         choice = choices.get(engine["name"])
-        found.append(
-            _shipped(bundle, engine) if choice is None else _made(bundle, engine, choice, place)
-        )
+        found.append(_made(bundle, engine, choice) if choice else _shipped(bundle, engine))
     return found
 
 
-def _here(
-    bundle: Bundle, engine: Mapping[str, Any], given: Optional[Mapping[str, Choice]]
-) -> Tuple[Path, Mapping[str, Choice]]:
+def _here(bundle: Bundle, engine: Mapping[str, Any]) -> Mapping[str, Choice]:
     device = stamp.probe(engine["build"]["module"])
     place = folder(bundle, device)
-    if given is not None:
-        return place, given
     made = read(bundle, place)
     if made is None:
         _refuse(bundle, engine, device, place)
-    return place, made or {}
+    return made or {}
 
 
 def _refuse(bundle: Bundle, engine: Mapping[str, Any], device: stamp.Device, place: Path) -> None:
@@ -153,16 +146,15 @@ def _shipped(bundle: Bundle, engine: Mapping[str, Any]) -> Ready:
     return plain._replace(settings=_settings(bundle, engine))
 
 
-def _made(bundle: Bundle, engine: Mapping[str, Any], choice: Choice, place: Path) -> Ready:
+def _made(bundle: Bundle, engine: Mapping[str, Any], choice: Choice) -> Ready:
     step = steps(engine)[choice.step]
     if step["by"] == "onnxruntime":
-        source = place / choice.file if choice.file else _file(bundle, step["model"], [])
+        source = Path(choice.file) if choice.file else _file(bundle, step["model"], [])
         return Ready("onnxruntime", "cpu", source, ONNXRUNTIME)
     if not choice.file:
         return _shipped(bundle, engine)
-    return Ready(
-        engine["backend"], engine["device"], place / choice.file, _settings(bundle, engine)
-    )
+    settings = _settings(bundle, engine)
+    return Ready(engine["backend"], engine["device"], Path(choice.file), settings)
 
 
 def _settings(bundle: Bundle, engine: Mapping[str, Any]) -> Dict[str, Any]:
@@ -202,12 +194,14 @@ def spare(bundle: Bundle, name: str, into: Path) -> Path:
                 refuse("{}: {} has another size".format(source.name, name))
             with archive.open(entry["sha256"]) as stream, partial.open("wb") as copy:
                 shutil.copyfileobj(stream, copy, 1 << 20)
+        if digest(partial) != entry["sha256"]:
+            refuse("{}: {} was changed".format(source.name, name))
+        os.replace(str(partial), str(into))
     except (KeyError, zipfile.BadZipFile, OSError, NotImplementedError) as error:
         refuse("{}: {} cannot be read: {}".format(source.name, name, error))
-    if digest(partial) != entry["sha256"]:
-        partial.unlink()
-        refuse("{}: {} was changed".format(source.name, name))
-    os.replace(str(partial), str(into))
+    finally:
+        if partial.exists():
+            partial.unlink()
     return into
 
 

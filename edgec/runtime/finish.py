@@ -170,7 +170,7 @@ class _Work:
             raise EmitError(self._device.missing, hint="Install it.")
         elif not self._device.capability:
             raise EmitError("CUDA finds no NVIDIA GPU here", hint="Check the driver.")
-        elif index == 0 and engine["build"]["ready"]:
+        elif _shipped_first(engine, index):
             row = {"file": "", "sha256": "", "seconds": 0.0, "by": "the build"}
         else:
             row = self._tensorrt(engine, step, name)
@@ -249,7 +249,10 @@ class _Work:
     def _test(self) -> Any:
         request = {
             "bundle": str(self._bundle.source.absolute()),
-            "choices": {n: [r["step"], r["file"], r["sha256"]] for n, r in self._rows.items()},
+            "choices": {
+                name: [row["step"], str(self._place / row["file"]) if row["file"] else ""]
+                for name, row in self._rows.items()
+            },
             "threads": self._wishes.threads,
         }
         function = "edgec.runtime.finish_test:test"
@@ -273,6 +276,11 @@ class _Work:
             self._say("engine {}: {}".format(engine["name"], label(step)))
         self._say("finished: {}".format(self._place))
         return dict(page, place=str(self._place))
+
+
+def _shipped_first(engine: Mapping[str, Any], index: int) -> bool:
+    """Whether the step's engine lies in the bundle already."""
+    return bool(index == 0 and engine["build"]["ready"])
 
 
 def label(step: Mapping[str, Any]) -> str:

@@ -52,7 +52,7 @@ def build(request: Mapping[str, Any]) -> Dict[str, Any]:
     trt = module(request["module"])
     face = adapter(trt)
     with _Log(trt, Path(request["log"])) as log:
-        builder = trt.Builder(log.logger)
+        builder = _builder(trt, log)
         network = builder.create_network(face.network_flags(bool(request["typed"])))
         parser = trt.OnnxParser(network, log.logger)
         if not parser.parse_from_file(request["model"]):
@@ -87,6 +87,16 @@ def build(request: Mapping[str, Any]) -> Dict[str, Any]:
         "calibrated_on": getattr(calibrator, "batches", 0),
         "layers": [one._asdict() for one in made],
     }
+
+
+def _builder(trt: Any, log: "_Log") -> Any:
+    try:
+        return trt.Builder(log.logger)
+    except TypeError as error:  # "factory function returned nullptr": the library gave none
+        last = ": " + log.errors[0][:300] if log.errors else ""
+        message = "TensorRT {} does not start here{}".format(trt.__version__, last)
+        hint = "Check that this device has a GPU, and that the driver works."
+        raise EmitError(message, hint=hint, log=log.tail()) from error
 
 
 def digest(path: Path) -> str:

@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgec import pack
+from edgec.runtime.built import spares_of
 
 Files = dict[str, bytes]
 IMAGE = {
@@ -242,3 +243,49 @@ def list_files(described: dict[str, Any], files: Files) -> None:
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         for name, data in files.items()
     }
+
+
+def build_plan(**changes: Any) -> dict[str, Any]:
+    """A build plan for engine `vision`: TensorRT in INT8 and FP16, then ONNX Runtime."""
+
+    def step(by: str, precision: str, form: str, model: str) -> dict[str, Any]:
+        found = {"by": by, "precision": precision, "form": form, "typed": False, "model": model}
+        return {**found, **({"cache": "engines/vision.calibration"} if form == "implicit" else {})}
+
+    image = {"min": [1, 3, 12, 12], "opt": [2, 3, 12, 12], "max": [4, 3, 12, 12]}
+    return {
+        "module": "tensorrt",
+        "requires": {"arch": "any", "capabilities": ["8.7"], "version": "10.3.0"},
+        "ready": False,
+        "steps": [
+            step("tensorrt", "int8", "explicit", "engines/vision.onnx"),
+            step("tensorrt", "int8", "implicit", "engines/vision.onnx"),
+            step("tensorrt", "float16", "plain", "spares/vision.float16.onnx"),
+            step("onnxruntime", "int8", "explicit", "engines/vision.onnx"),
+        ],
+        "profiles": [{"image": image}],
+        "workspace": [1 << 28, 1 << 26],
+        "memory": 10**6,
+        "dla": None,
+        "flags": [],
+        **changes,
+    }
+
+
+def write_for_device(path: Path, folder: bool = False, **changes: Any) -> Path:
+    """A bundle whose vision engine is built on the device, with its file of spares."""
+    described, files = parts(2)
+    vision = described["engines"][0]
+    vision.update(backend="tensorrt", device="gpu", build=build_plan(**changes))
+    described["target"].update(name="jetson-orin", stack="jp6.2", arch="aarch64")
+    files["golden/float.npz"] = files["golden/outputs.npz"]
+    described["golden"]["float"] = "golden/float.npz"
+    files["engines/vision.calibration"] = b"TRT-100300-EntropyCalibration2\nimage: 3c010204\n"
+    spare = path.parent / "vision.float16.onnx"
+    spare.write_bytes(two_tower_models()["vision"].SerializeToString())
+    digest = hashlib.sha256(spare.read_bytes()).hexdigest()
+    entry = {"sha256": digest, "bytes": spare.stat().st_size}
+    described["spares"] = {"spares/vision.float16.onnx": entry}
+    pack.write_spares([spare], spares_of(path))
+    spare.unlink()
+    return pack.write_bundle(described, files, path, force=False, folder=folder)

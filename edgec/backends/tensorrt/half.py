@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from edgec.backends.tensorrt.prepare import DEQUANTIZE, QUANTIZE
 from edgec.errors import EmitError, UnsupportedError
@@ -31,9 +32,14 @@ def half(model: ir.Model, keep: Collection[str]) -> ir.Model:
             "the engine is too large to be converted to FP16",
             hint="quantize more, or build its parts one by one: joining = per-part in a policy",
         )
+    proto = ir.to_proto(model)
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    known = [value for value in proto.graph.value_info if value.name not in weights]
+    del proto.graph.value_info[:]  # else the conversion takes constants that stay for converted
+    proto.graph.value_info.extend(known)
     try:
         converted = convert_float_to_float16(
-            ir.to_proto(model),
+            proto,
             keep_io_types=True,
             op_block_list=[*DEFAULT_OP_BLOCK_LIST, QUANTIZE, DEQUANTIZE],
             node_block_list=sorted(keep),
@@ -44,4 +50,34 @@ def half(model: ir.Model, keep: Collection[str]) -> ir.Model:
             hint="keep the part in float32 by a policy",
         ) from error
     made: ir.Model = ir.from_proto(converted)
+    _shorten(made)
     return made
+
+
+def _shorten(model: ir.Model) -> None:
+    """Between two nodes in FP32 the conversion goes through FP16; remove that."""
+    for node in list(model.graph):
+        source = node.inputs[0] if _casts(node, ir.DataType.FLOAT) else None
+        before = None if source is None else source.producer()
+        if before is None or not _casts(before, ir.DataType.FLOAT16):
+            continue
+        origin, old = before.inputs[0], node.outputs[0]
+        if origin is None or origin.dtype is not ir.DataType.FLOAT:
+            continue
+        if old.is_graph_output():
+            if origin.is_graph_input() or origin.is_graph_output():
+                continue
+            name = old.name
+            ir.convenience.replace_all_uses_with(old, origin, replace_graph_outputs=True)
+            model.graph.remove(node, safe=True)
+            origin.name = name
+        else:
+            ir.convenience.replace_all_uses_with(old, origin)
+            model.graph.remove(node, safe=True)
+    common.RemoveUnusedNodesPass()(model)
+    model.graph.sort()
+
+
+def _casts(node: ir.Node, dtype: ir.DataType) -> bool:
+    to = node.attributes.get("to")
+    return node.op_type == "Cast" and to is not None and to.as_int() == dtype
