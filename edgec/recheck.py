@@ -26,7 +26,8 @@ from edgec.revise import worst
 from edgec.runtime import Bundle
 from edgec.runtime import load as open_bundle
 from edgec.runtime.buckets import Buckets, mute, parse
-from edgec.types import Artifact, Comparison, Counts, Graph, Limits, Part, Range
+from edgec.runtime.built import spare
+from edgec.types import STAND_IN, Artifact, Comparison, Counts, Graph, Limits, Part, Range, StandIn
 from edgec.verify import cut, verify_outputs, verify_parts
 
 MOST_FILES = 100_000
@@ -80,6 +81,8 @@ def recheck(
             for name in opened.manifest["files"]:
                 if name.startswith("engines/"):
                     (place / Path(name).name).write_bytes(opened.read(name))
+            for name in opened.manifest.get("spares", {}):
+                spare(opened, name, place / Path(name).name)
         source = load(model)
         if source.sha256 != page["source"]["sha256"]:
             raise InputError(
@@ -129,8 +132,8 @@ def _parts(
     wanted: list[Part] = [known[row["name"]] for row in page["parts"] if row["name"] in known]
     cuts = []
     for artifact in artifacts:
-        if artifact.path.suffix == ".ort":
-            continue  # its graph is optimised already, parts are no longer apart: end to end alone
+        if artifact.path.suffix == ".ort" or artifact.stand_in is not None:
+            continue  # its graph is optimised already, or what runs here is not the artifact itself
         cuts += [
             cut(graph, part, artifact, place)
             for part in wanted
@@ -141,6 +144,10 @@ def _parts(
 
 
 def _artifact(row: Mapping[str, Any], place: Path) -> Artifact:
+    stand_in = None
+    if "build" in row:
+        model = place / Path(row["build"]["steps"][-1]["model"]).name
+        stand_in = StandIn("onnxruntime", model, STAND_IN)
     return Artifact(
         engine=row["name"],
         backend=row["backend"],
@@ -154,6 +161,7 @@ def _artifact(row: Mapping[str, Any], place: Path) -> Artifact:
         planned=Counts(**row["planned"]),
         emitted=Counts(**row["emitted"]),
         optimised=Counts(**row["optimised"]),
+        stand_in=stand_in,
     )
 
 

@@ -643,6 +643,9 @@ class Counts:
     float: int
 
 
+STAND_IN: Mapping[str, object] = {"graph_optimization_level": "disable_all"}  # of ONNX Runtime
+
+
 @dataclass(frozen=True)
 class StandIn:
     """What computes in an artifact's place where it cannot run; `label` tells it."""

@@ -58,12 +58,11 @@ def finish(path: str, wishes: Wishes, say: Callable[[str], None]) -> Dict[str, A
         place = built.folder(bundle, device)
         place.mkdir(parents=True, exist_ok=True)
         with _alone(place):
-            if not wishes.again:
-                known = _known(bundle, place, say)
-                if known is not None:
-                    return known
-            else:
-                (place / built.NAME).unlink() if (place / built.NAME).is_file() else None
+            known = None if wishes.again else _known(bundle, place, say)
+            if known is not None:
+                return known
+            with contextlib.suppress(FileNotFoundError):
+                (place / built.NAME).unlink()
             return _Work(bundle, device, place, wishes, say).run()
 
 
@@ -182,7 +181,8 @@ class _Work:
         """What an interrupted run had completed."""
         try:
             row: Dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-            if row["file"] and digest(self._place / Path(row["file"]).name) != row["sha256"]:
+            file = row["file"]
+            if file and (Path(file).name != file or digest(self._place / file) != row["sha256"]):
                 return None
             return row if row["step"] == index else None
         except (OSError, ValueError, KeyError, TypeError):

@@ -220,7 +220,7 @@ def test_an_update_of_the_device_asks_for_finish(
 ) -> None:
     assert command(bundle, "finish").returncode == 0
     monkeypatch.setattr(stamp, "probe", lambda _: HERE)
-    with pytest.raises(ToolchainError, match="it was finished for .*-nogpu-notrt, and this is"):
+    with pytest.raises(ToolchainError, match=r"it was finished for .*-nogpu-notrt, and this is"):
         load(bundle)
 
 

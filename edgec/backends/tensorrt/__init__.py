@@ -30,9 +30,8 @@ from edgec.isolate import TIME_LIMIT, most_memory
 from edgec.lower import lower
 from edgec.runtime.apart import run
 from edgec.runtime.tensorrt_layers import Layer
-from edgec.types import Artifact, Decision, Engine, Part, Scheme, StandIn
+from edgec.types import STAND_IN, Artifact, Decision, Engine, Part, Scheme, StandIn
 
-STAND_IN = {"graph_optimization_level": "disable_all"}
 RTX = "pip install 'edgec[tensorrt-rtx]'"
 LOG = ".build.log"
 
