@@ -42,7 +42,7 @@ def manifest(
         "tool": {"name": "edgec", "version": edgec.__version__},
         "toolchain": {
             name: found
-            for name in (*TOOLCHAIN, *sorted({a.backend for a in trial.artifacts}))
+            for name in (*TOOLCHAIN, *sorted(_builders(trial)))
             if (found := _version(name))
         },
         "source": {"name": graph.source, "sha256": graph.sha256, "bytes": graph.bytes},
@@ -220,6 +220,12 @@ def recovered(gain: Gain) -> dict[str, Any]:
         "after_db": round(gain.after_db, 2) if math.isfinite(gain.after_db) else None,
         "kept": gain.kept,
     }
+
+
+def _builders(trial: Trial) -> set[str]:
+    """The packages that made engines here."""
+    made = {a.backend for a in trial.artifacts}
+    return made | {"tensorrt-rtx-cu12" for a in trial.artifacts if a.build.get("ready")}
 
 
 def _spares(trial: Trial) -> dict[str, Any]:

@@ -169,6 +169,8 @@ class _Work:
             raise EmitError(self._device.missing, hint="Install it.")
         elif not self._device.capability:
             raise EmitError("CUDA finds no NVIDIA GPU here", hint="Check the driver.")
+        elif self._wishes.calibrate and step["form"] == "explicit":
+            raise EmitError("--calibrate was given, and Q/DQ is calibrated", hint="Leave it out.")
         elif _shipped_first(engine, index):
             row = {"file": "", "sha256": "", "seconds": 0.0, "by": "the build"}
         else:

@@ -16,7 +16,7 @@ import small
 from edgec.backends import backend
 from edgec.backends.tensorrt.calibration_cache import number, parse
 from edgec.backends.tensorrt.half import half
-from edgec.backends.tensorrt.prepare import float_biases, ranges, unquantized
+from edgec.backends.tensorrt.prepare import float_biases, ranges, refusal, unquantized
 from edgec.errors import UnsupportedError
 from edgec.extents import extents
 from edgec.graphs import constant
@@ -253,6 +253,28 @@ def test_bounds_that_nobody_gave_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="'image' in dimension") as caught:
         backend("tensorrt").emit(replace(engine, extents={}), plan.decisions, tmp_path, 1)
     assert "--shape" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["ptq_qdq", "qat_qdq"])
+def test_a_model_that_came_quantized_is_looked_at(name: str, tmp_path: Path) -> None:
+    found = small.fixture(name)
+    why = refusal(found.model)
+    kinds = {str(n.inputs[2].dtype) for n in found.model.graph if n.op_type == "QuantizeLinear"}  # type: ignore[union-attr]
+    assert ("symmetric INT8 alone" in why) is ("UINT8" in kinds), (why, kinds)
+
+
+def test_asymmetric_numbers_are_refused(tmp_path: Path) -> None:
+    text = """g (float[n,16] x) => (float[n,16] y) {
+      q = QuantizeLinear (x, s, z)
+      [pair] y = DequantizeLinear (q, s, z)
+    }"""
+    scale, zero = np.array(0.1, np.float32), np.array(3, np.int8)
+    why = refusal(small.model(text, s=scale, z=zero))
+    assert (
+        why == "x is quantized with a zero point that is not 0, and TensorRT takes symmetric "
+        "INT8 alone"
+    )
+    assert refusal(small.model(text, s=scale, z=np.array(0, np.int8))) == ""
 
 
 def test_a_target_without_a_gpu_is_told(tmp_path: Path) -> None:

@@ -238,6 +238,23 @@ def test_python_3_8(tmp_path: Path, python38: str, folder: bool) -> None:
 
 
 @pytest.mark.py38
+def test_python_3_8_finishes_a_device_bundle(tmp_path: Path, python38: str) -> None:
+    path = bundles.write_for_device(tmp_path / "model.edgec")
+    env = {"PATH": "/usr/bin:/bin"}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        line = [python38, str(path), *words]
+        return subprocess.run(line, env=env, capture_output=True, text=True, timeout=300)
+
+    assert run("verify").returncode == 5
+    done = run("finish")
+    assert done.returncode == 0, done.stderr
+    assert "tensorrt is not installed; next: INT8 on ONNX Runtime" in done.stdout
+    assert "finished before" in run("finish").stdout
+    assert run("verify").returncode == 0
+
+
+@pytest.mark.py38
 def test_python_3_8_imports_every_module(python38: str) -> None:
     import edgec.runtime
 

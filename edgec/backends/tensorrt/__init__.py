@@ -23,8 +23,8 @@ from edgec.backends.openvino.audit import emitted
 from edgec.backends.tensorrt import plan
 from edgec.backends.tensorrt.calibration_cache import dump
 from edgec.backends.tensorrt.half import half
-from edgec.backends.tensorrt.prepare import float_biases, ranges, unquantized
-from edgec.errors import UnsupportedError
+from edgec.backends.tensorrt.prepare import float_biases, ranges, refusal, unquantized
+from edgec.errors import EmitError, UnsupportedError
 from edgec.graphs import QUANTIZERS, save
 from edgec.isolate import TIME_LIMIT, most_memory
 from edgec.lower import lower
@@ -101,6 +101,8 @@ class _Models:
         self._engine, self._into = engine, into
         tool = engine.runtime.toolchain
         self.grid = float_biases(engine.model)
+        if why := refusal(self.grid):
+            raise EmitError(why, hint="quantize the float model with edgec instead")
         self._save(self.grid, "grid")
         quantized = any(node.op_type in QUANTIZERS for node in self.grid.graph)
         keep = _float32(engine, decisions)

@@ -65,6 +65,19 @@ def ranges(model: ir.Model) -> dict[str, float]:
     return dict(sorted(found.items()))
 
 
+def refusal(model: ir.Model) -> str:
+    """Why TensorRT refuses the Q/DQ of a model that came quantized; empty where it does not."""
+    for node in model.graph:
+        if node.op_type not in (QUANTIZE, DEQUANTIZE) or len(node.inputs) < 3:
+            continue
+        zero = constant(node.inputs[2])
+        if zero is not None and (zero.dtype == np.uint8 or np.any(zero)):
+            name = node.inputs[0].name if node.inputs[0] is not None else node.name
+            kind = "UINT8" if zero.dtype == np.uint8 else "a zero point that is not 0"
+            return f"{name} is quantized with {kind}, and TensorRT takes symmetric INT8 alone"
+    return ""
+
+
 def _fold(model: ir.Model, node: ir.Node) -> None:
     """Put the number in the place of a dequantized constant."""
     data, scale, zero = (constant(value) for value in (*node.inputs, None)[:3])
