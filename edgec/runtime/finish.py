@@ -217,6 +217,7 @@ class _Work:
             "precision": step["precision"],
             "form": step["form"],
             "typed": step["typed"],
+            "half": step["half"],
             "cache": cache,
             "batches": self._wishes.calibrate if step["form"] == "implicit" else "",
             "profiles": plan["profiles"],

@@ -43,7 +43,8 @@ class Flags:
         """Set precision and device; returns what was set, for people."""
         said: List[str] = []
         if not request["typed"]:
-            wanted = {"int8": ("INT8", "FP16"), "float16": ("FP16",), "float32": ()}
+            rest = ("FP16",) if request.get("half", True) else ()
+            wanted = {"int8": ("INT8", *rest), "float16": ("FP16",), "float32": ()}
             for flag in wanted[request["precision"]]:
                 config.set_flag(getattr(self.trt.BuilderFlag, flag))
                 said.append(flag)

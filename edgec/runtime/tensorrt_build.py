@@ -5,7 +5,7 @@ The request is JSON:
     module        tensorrt or tensorrt_rtx
     model         an ONNX file                     engine, log   where the results go
     precision     int8, float16 or float32         form          explicit, implicit or plain
-    typed         whether the types in the graph decide
+    typed         whether the types in the graph decide; half: else, whether INT8 may mix with FP16
     cache         a calibration cache, or ""       batches       a folder of .npz samples, or ""
     profiles      for each: input -> {"min", "opt", "max"}
     workspace     bytes, 0: the builder's own      timing_cache  a file, read and renewed, or ""

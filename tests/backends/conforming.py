@@ -191,6 +191,7 @@ def main(folder: Path) -> None:
     result["explicit"] = built(folder)
     result["typed"] = built(folder, typed=True)
     result["implicit"] = built(folder, form="implicit")
+    result["no half"] = built(folder, half=False)
     result["float16"] = built(folder, precision="float16", form="plain")
     result["float32"] = built(folder, precision="float32", form="plain")
     result["dla"] = built(folder, form="implicit", dla=1)

@@ -83,6 +83,8 @@ def test_flags_choose_the_precision_up_to_10(version: str) -> None:
     found = run(version)
     assert found["explicit"]["flags"][:2] == ["INT8", "FP16"]
     assert found["explicit"]["network"] == [EXPLICIT_BATCH]
+    assert "INT8" in found["no half"]["flags"]
+    assert "FP16" not in found["no half"]["flags"]
     assert found["float16"]["flags"][:1] == ["FP16"]
     assert "INT8" not in found["float16"]["flags"]
     assert not {"INT8", "FP16"} & set(found["float32"]["flags"])

@@ -249,7 +249,8 @@ def build_plan(**changes: Any) -> dict[str, Any]:
     """A build plan for engine `vision`: TensorRT in INT8 and FP16, then ONNX Runtime."""
 
     def step(by: str, precision: str, form: str, model: str) -> dict[str, Any]:
-        found = {"by": by, "precision": precision, "form": form, "typed": False, "model": model}
+        found: dict[str, Any] = {"by": by, "precision": precision, "form": form, "model": model}
+        found.update(typed=False, half=True)
         return {**found, **({"cache": "engines/vision.calibration"} if form == "implicit" else {})}
 
     image = {"min": [1, 3, 12, 12], "opt": [2, 3, 12, 12], "max": [4, 3, 12, 12]}

@@ -127,9 +127,9 @@ class _Models:
             first = "int8" if quantized else plain
             if not typed and not quantized and not flagged:
                 first = "float32"
-            self.steps.append(plan.step("tensorrt", first, form, model, typed=typed))
+            self.steps.append(plan.step("tensorrt", first, form, model, typed=typed, half=flagged))
         if quantized and "implicit" in tool.quantization:
-            self._implicit(first=implicit)
+            self._implicit(first=implicit, half=flagged)
         if implicit:
             model = self._spare(self._save(explicit, "explicit"))
         if quantized:
@@ -147,7 +147,7 @@ class _Models:
             f"in {floats_in} and optimisations off; not verified on hardware"
         )
 
-    def _implicit(self, *, first: bool) -> None:
+    def _implicit(self, *, first: bool, half: bool) -> None:
         """The float model and the calibration cache, with the head that the version wants."""
         name = self._engine.name
         cache = self._into / f"{name}.calibration"
@@ -159,7 +159,7 @@ class _Models:
             self.shipped = floats
         model = self._place(floats) if first else self._spare(floats)
         self.steps.append(
-            plan.step("tensorrt", "int8", "implicit", model, cache=self._place(cache))
+            plan.step("tensorrt", "int8", "implicit", model, half=half, cache=self._place(cache))
         )
 
     def _save(self, model: ir.Model, kind: str) -> Path:
@@ -208,7 +208,7 @@ def _built(
         "model": str(artifact.path),
         "engine": str(path),
         "log": str(log),
-        **{key: first[key] for key in ("precision", "form", "typed")},
+        **{key: first[key] for key in ("precision", "form", "typed", "half")},
         "cache": "",
         "batches": "",
         "workspace": 0,

@@ -75,10 +75,18 @@ def _extent(engine: Engine, name: str, dim: int | ir.SymbolicDim) -> Extent:
 
 
 def step(
-    by: str, precision: str, form: str, model: str, *, typed: bool = False, cache: str = ""
+    by: str,
+    precision: str,
+    form: str,
+    model: str,
+    *,
+    typed: bool = False,
+    half: bool = False,
+    cache: str = "",
 ) -> dict[str, Any]:
-    """One way to run an engine."""
-    found = {"by": by, "precision": precision, "form": form, "typed": typed, "model": model}
+    """One way to run an engine. `half`: whether FP16 may stand beside INT8 where flags decide."""
+    found = {"by": by, "precision": precision, "form": form, "model": model}
+    found |= {"typed": typed, "half": half}
     return {**found, **({"cache": cache} if cache else {})}
 
 
