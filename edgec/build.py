@@ -223,6 +223,8 @@ def _observe(
     means = Means(threads, job.max_ram, job.native, job.checkpoint)
     graph, rows = prepared.graph, gathered.rows
     found = Calibration(graph, rows, means, job.statistics)
+    if found.dropped:
+        job.say(found.dropped)
     if rows or found.statistics.samples:
         job.say(f"calibrating on {len(rows)} samples")
         need = needs(graph, prepared.parts, prepared.policy, prepared.target)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,12 +58,15 @@ class Calibration:
         means: Means,
         file: Path | None = None,
     ) -> None:
-        """Raises InputError for a file that cannot be used, or whose folder cannot be written."""
+        """Raises InputError for a file that cannot be used, that belongs to another model, or
+        whose folder cannot be written. `dropped` says which values of it this graph does not have.
+        """
         self.graph, self._means = graph, means
         self._rows, self._file = list(samples), file
         self._lineages: dict[str, str] = {}
         self.statistics = Statistics()
         self.efforts: list[Effort] = []
+        self.dropped = ""
         if file is not None:
             if not os.access(file.absolute().parent, os.W_OK | os.X_OK):
                 raise InputError(
@@ -73,6 +76,7 @@ class Calibration:
             self._lineages = lineages(graph)
             if file.exists():
                 self.statistics = statistics_file.read(file, self._lineages)
+                self.dropped = _dropped(file, self._lineages)
 
     @property
     def effort(self) -> Effort:
@@ -243,6 +247,17 @@ class Calibration:
             filled += sizes[name]
         first, *others = (Watch(tuple(names), (), ()) for names in portions)
         return [replace(first, means=watch.means, extents=watch.extents), *others]
+
+
+def _dropped(file: Path, known: Mapping[str, str]) -> str:
+    """What is lost of a file's values when it is extended, in words; InputError if it is all."""
+    lost, every = statistics_file.strangers(file, known)
+    if every and lost == every:
+        raise InputError(
+            f"{file}: none of its {every} values is one of this model's, as it is now",
+            hint="choose another file, or remove this one if the model has changed",
+        )
+    return f"{file}: {lost} of {every} values depend on what has changed in the model" * bool(lost)
 
 
 def _missing(graph: Graph, need: Placement, known: Statistics) -> Watch:

@@ -130,6 +130,13 @@ def read(path: Path, lineages: Mapping[str, str]) -> Statistics:
     return Statistics({**others, **own}, tuple(header["samples"]))
 
 
+def strangers(path: Path, lineages: Mapping[str, str]) -> tuple[int, int]:
+    """How many values of `path` the graph does not have, and how many there are."""
+    known = frozenset(lineages.values())
+    rows = _header(path, _arrays(path)["header"])["values"]
+    return sum(row["lineage"] not in known for row in rows), len(rows)
+
+
 def by_name(path: Path) -> Statistics:
     """All statistics in `path`, by the names that values had when it was written."""
     arrays = _arrays(path)

@@ -227,8 +227,19 @@ def test_a_changed_weight_invalidates_what_depends_on_it(tmp_path: Path) -> None
     filed(network(), need, rows, file)
     work = calibrate.Calibration(network(2.0), rows, NUMPY, file)
     assert set(work.statistics.values) == {"x", "y"}
+    assert "1 of 4 values depend on what has changed" in work.dropped
     assert work.observe(need).values["z"].high == 2.0
     assert work.statistics.values["y"].high == 1.0
+
+
+def test_the_statistics_of_another_model_are_kept(tmp_path: Path) -> None:
+    rows = written(tmp_path / "s", [{"x": np.eye(3, dtype="f4")}])
+    file = tmp_path / "file"
+    once = filed(network(), want({"y", "z"}), rows, file)
+    other = small.graph(small.model("g (float[n,3] q) => (float[n,3] out) { out = Abs (q) }"))
+    with pytest.raises(InputError, match="none of its 2 values is one of this model's"):
+        calibrate.Calibration(other, rows, NUMPY, file)
+    assert file.read_bytes() == once
 
 
 def test_renaming_invalidates_nothing(tmp_path: Path) -> None:
@@ -237,7 +248,7 @@ def test_renaming_invalidates_nothing(tmp_path: Path) -> None:
     other = network(3.0, "xbca")
     work = calibrate.Calibration(other, rows, NUMPY, tmp_path / "file")
     assert work.observe(want({"x", "b", "c", "a"})).values["c"].high == 3.0
-    assert work.efforts == []
+    assert work.efforts == [] and work.dropped == ""
 
 
 def test_values_of_one_lineage_keep_apart(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def command(
         f"samples, {effort.runs} runs now; counted by {effort.counter}; "
         f"peak memory {megabytes(effort.peak_bytes)} MB"
     )
-    warnings = doubts(found.statistics)
+    warnings = [*doubts(found.statistics), *filter(None, [found.dropped])]
     for warning in warnings:
         page.line(f"warning: {warning}")
     if cache is not None and version is not None:
