@@ -23,6 +23,7 @@ VERBS = {
     "finish": "On the device: build what can only be built there.",
     "info": "Tell what a bundle is made of.",
     "targets": "List the targets, or show one.",
+    "image": "Write or build container images for a target.",
     "demo": "Build and compare a real two-tower model on this machine.",
 }
 EPILOGUE = (

@@ -43,14 +43,22 @@ from edgec.cli.common import (
     type=FILE,
     help="A file of edgec calibrate: used, and extended by values that it lacks.",
 )
+@click.option(
+    "--in-image",
+    metavar="IMAGE",
+    help="Build within a container of this image, which edgec image makes; without a network.",
+)
 @calibration_options
 @threads_option
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
     model: Path,
     shapes: tuple[str, ...],
     no_measure: bool,
     max_error: str | None,
+    in_image: str | None,
     json_file: str | None,
     **options: Any,
 ) -> None:
@@ -58,6 +66,8 @@ def command(
 
     Without --data only what needs no data is done: dynamic and weight-only INT8, or float.
     """
+    if in_image is not None:
+        return _inside(context, in_image)
     from edgec.build import Job, build, to_stderr
     from edgec.report import as_json
     from edgec.report.page import show
@@ -75,6 +85,28 @@ def command(
     show(report, json_file)
     write_json(json_file, as_json(report))
 
+
+def _inside(context: click.Context, image: str) -> None:
+    """The same command line in a container; the model and the data are mounted."""
+    from edgec.errors import InputError
+    from edgec.image import inside, program
+
+    given = context.params
+    if given["target"] == "host":
+        raise InputError("an image is no host", hint="give --target; edgec targets lists them")
+    left_out = {"in_image", "output", "force", "json_file"}
+    flags = {
+        str(one.name): "" if isinstance(one, click.Argument) else one.opts[-1]
+        for one in context.command.params
+        if one.name not in left_out
+        and context.get_parameter_source(str(one.name)) is not click.core.ParameterSource.DEFAULT
+    }
+    output = given["output"] or Path(f"{given['model'].stem}.{Path(given['target']).name}.edgec")
+    if output.exists() and not given["force"]:
+        raise InputError(f"{output} exists", hint="give --force to replace it, or another -o")
+    options = inside.options_of(flags, given)
+    options += [("--force", True)] * given["force"]
+    click.echo(inside.build(program.find(), image, options, output), nl=False)
 
 def _limits(text: str | None, policy: Path | None) -> Any:
     """The policy's limits, with the least SQNR that the command line asks for."""
