@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from edgec import samples as data
-from edgec import statistics_file
+from edgec import sbom, statistics_file
 from edgec.assign import assign
 from edgec.backends import missing
 from edgec.binding import bind, near
@@ -145,6 +145,7 @@ def build(job: Job) -> Report:
             notes=tuple(notes),
         )
         write_report(report)
+        sbom.beside(output)
     return report
 
 

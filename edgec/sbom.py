@@ -5,10 +5,11 @@ Source: https://cyclonedx.org/docs/1.6/json/
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,20 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 import edgec
+from edgec.runtime.bundle import Bundle
 
 SUFFIX = ".cdx.json"
+
+
+def beside(bundle: Path) -> Path:
+    """Write a bundle's bill of materials beside it: model.host.edgec -> model.host.cdx.json."""
+    with Bundle(bundle) as opened:
+        manifest = opened.manifest
+    file = bundle if bundle.is_file() else bundle / "manifest.json"
+    with open(file, "rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    path = bundle.with_name(bundle.name.removesuffix(".edgec") + SUFFIX)
+    return write(path, of_bundle(manifest, bundle.name, digest))
 
 
 def of_bundle(manifest: Mapping[str, Any], name: str, sha256: str) -> str:
@@ -114,7 +127,7 @@ def _text(main: Component, parts: Iterable[Component], identity: str) -> str:
         component=main,
         tools=ToolRepository(components=[tool]),
         timestamp=datetime.fromtimestamp(
-            int(os.environ.get("SOURCE_DATE_EPOCH", datetime.now().timestamp())), timezone.utc
+            int(os.environ.get("SOURCE_DATE_EPOCH", datetime.now().timestamp())), UTC
         ),
     )
     serial = uuid.uuid5(uuid.NAMESPACE_URL, identity)

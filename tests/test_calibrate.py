@@ -248,7 +248,8 @@ def test_renaming_invalidates_nothing(tmp_path: Path) -> None:
     other = network(3.0, "xbca")
     work = calibrate.Calibration(other, rows, NUMPY, tmp_path / "file")
     assert work.observe(want({"x", "b", "c", "a"})).values["c"].high == 3.0
-    assert work.efforts == [] and work.dropped == ""
+    assert work.efforts == []
+    assert work.dropped == ""
 
 
 def test_values_of_one_lineage_keep_apart(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def command(
     Without --data only what needs no data is done: dynamic and weight-only INT8, or float.
     """
     if in_image is not None:
-        return _inside(context, in_image)
+        _inside(context, in_image)
+        return
     from edgec.build import Job, build, to_stderr
     from edgec.report import as_json
     from edgec.report.page import show
@@ -107,6 +108,7 @@ def _inside(context: click.Context, image: str) -> None:
     options = inside.options_of(flags, given)
     options += [("--force", True)] * given["force"]
     click.echo(inside.build(program.find(), image, options, output), nl=False)
+
 
 def _limits(text: str | None, policy: Path | None) -> Any:
     """The policy's limits, with the least SQNR that the command line asks for."""

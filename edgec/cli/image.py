@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     help="What builds them; default: the first that works here.",
 )
 @click.option(
-    "--build-base", metavar="IMAGE", help="With --build: the base of the build image, if not Debian's Python."
+    "--build-base",
+    metavar="IMAGE",
+    help="With --build: the base of the build image, if not Debian's Python.",
 )
 @json_option
 def command(
@@ -49,7 +51,8 @@ def command(
     its health check is the bundle's own. All packages are pinned, with hashes. With --build, a
     CycloneDX bill of materials of each image is written beside the Dockerfile.
     """
-    from edgec.image import context, program as programs
+    from edgec.image import context
+    from edgec.image import program as programs
     from edgec.target import load_target
 
     target = load_target(name, stack)

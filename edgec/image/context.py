@@ -175,4 +175,3 @@ def as_json(context: Context) -> dict[str, Any]:
         "build_packages": [f"{one.name}=={one.version}" for one in context.build_packages],
         "device_packages": [f"{one.name}=={one.version}" for one in context.device_packages],
     }
-

@@ -1,4 +1,4 @@
-"""`edgec build` within a build image: the same command line, its files mounted, without a network."""
+"""`edgec build` within a build image: the same command line, files mounted, no network."""
 
 from __future__ import annotations
 

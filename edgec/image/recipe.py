@@ -78,7 +78,8 @@ def device_packages(target: Target, manifest: Mapping[str, Any]) -> list[str]:
     """What a bundle needs on the device, as requirements with versions; not yet what these need."""
     needed = ["numpy"]
     used = {engine["backend"] for engine in manifest["engines"]}
-    runtimes = [one for one in target.runtimes if one.backend in used or _brings(one) not in used]
+    later = any(one.toolchain.built_on == "device" for one in target.runtimes)  # or falls back
+    runtimes = [one for one in target.runtimes if one.backend in used or later]
     needed += [WHEELS[_brings(one)] for one in runtimes if _brings(one) in WHEELS]
     kinds = {name.rpartition(".")[2] for name in manifest["files"] if name.startswith("recipe/")}
     if "recipe" in manifest:

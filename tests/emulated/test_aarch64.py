@@ -1,6 +1,6 @@
 """Bundles on emulated ARM cores: the integers of x86 bit for bit, and the same answers.
 
-Cores: Cortex-A57 (Jetson Nano), A72 (Raspberry Pi 4), A76 (Raspberry Pi 5, nearest to Orin's A78AE).
+Cortex-A57 is Jetson Nano's, A72 Raspberry Pi 4's, A76 Raspberry Pi 5's and nearest to Orin's A78AE.
 How long anything took there means nothing.
 """
 
