@@ -32,6 +32,7 @@ from edgec.report import write_report
 from edgec.runtime.built import spares_of
 from edgec.settle import Settled, choose, contenders, no_better, plainest, race, settle
 from edgec.target import HOST, load_target
+from edgec.timing import busy
 from edgec.trial import Prepared, Trial, Trials
 from edgec.types import Limits, Placement, Range, Report, Target
 
@@ -142,7 +143,7 @@ def build(job: Job) -> Report:
             checks=chosen.trial.checks,
             contenders=tuple(tried),
             chosen=chosen.name,
-            notes=tuple(notes),
+            notes=(*notes, *filter(None, [busy([one.speed for one in tried if one.speed])])),
         )
         write_report(report)
         sbom.beside(output)

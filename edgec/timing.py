@@ -11,6 +11,8 @@ from edgec.types import Feeds, Speed
 from edgec.verify import PartFiles
 
 ROUNDS = 7
+MORE = 21  # where the first rounds leave open which model is the fastest
+BUSY = 0.25  # interquartile range of FP32's own rounds, over their median
 PART_MS = 60.0  # how long one round of a measurement takes, about
 MODEL_MS = 100.0
 
@@ -39,14 +41,15 @@ def race(
 ) -> dict[str, Speed | EmitError]:
     """Time whole models, each in its own process, in alternating rounds with the FP32 source.
 
-    What crashes or fails alone, too, is left out, and its error takes the place of its speed.
+    Where the quartiles of the fastest and of another overlap, more rounds decide. What crashes or
+    fails alone, too, is left out, and its error takes the place of its speed.
     """
     base = bench.Case("FP32", source, threads)
     probe = bench.measure([base], feeds, rounds=1, warmup=2, calls_per_round=3)[0]
     calls = _calls(MODEL_MS, probe.p50)
 
-    def timed(some: Sequence[bench.Case]) -> list[bench.Timing]:
-        return bench.measure(some, feeds, rounds=ROUNDS, calls_per_round=calls)
+    def timed(some: Sequence[bench.Case], rounds: int = ROUNDS) -> list[bench.Timing]:
+        return bench.measure(some, feeds, rounds=rounds, calls_per_round=calls)
 
     cases = [bench.Case(name, path, threads) for name, path in models.items()]
     failed: dict[str, EmitError] = {}
@@ -58,8 +61,31 @@ def race(
             raise
         cases = [case for case in cases if case.label not in failed]
         first, *timings = timed([base, *cases])
+    if undecided([bench.ratio(first, one) for one in timings]):
+        first, *timings = timed([base, *cases], MORE)
     speeds = {t.label: Speed(t.label, first, t, bench.ratio(first, t)) for t in timings}
     return {name: failed[name] if name in failed else speeds[name] for name in models}
+
+
+def undecided(gains: Sequence[bench.Ratio]) -> bool:
+    """Whether another than the fastest may be it: their quartiles overlap."""
+    if not gains:
+        return False
+    best = max(gains, key=lambda one: one.median)
+    return any(one is not best and one.high > best.low for one in gains)
+
+
+def busy(speeds: Sequence[Speed]) -> str:
+    """A warning where FP32 itself took now longer, now shorter: other work ran beside it."""
+    for one in speeds:
+        rounds = sorted(one.float_form.medians)
+        half, quarter = len(rounds) // 2, len(rounds) // 4
+        if rounds[-1 - quarter] - rounds[quarter] > BUSY * rounds[half]:
+            return (
+                f"speed was measured on a busy machine, where FP32 took {rounds[0]:.3g} to "
+                f"{rounds[-1]:.3g} ms: build again on an idle one, which may choose otherwise"
+            )
+    return ""
 
 
 def _failures(

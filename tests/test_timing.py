@@ -10,11 +10,13 @@ from pathlib import Path
 import graphs
 import pytest
 import small
+import trials
 
 import edgec
 from edgec.errors import EmitError, InputError
+from edgec.runtime.bench import Ratio
 from edgec.runtime.npz import write
-from edgec.timing import race, time_part
+from edgec.timing import MORE, ROUNDS, busy, race, time_part, undecided
 from edgec.types import Speed
 from edgec.verify import PartFiles
 
@@ -88,3 +90,23 @@ def test_a_part_that_crashes_is_the_backends_failure(model: Callable[[str], Path
         time_part(replace(files, source=model("bad")), 20.0, 1)
     speed = time_part(replace(files, built=model("good")), 20.0, 1)
     assert speed.gain.median > 0
+
+
+def test_models_that_are_about_as_fast_get_more_rounds(model: Callable[[str], Path]) -> None:
+    """Twins: their quartiles overlap, or one is faster by chance in all the rounds there are."""
+    found = race(model("source"), {"one": model("one"), "two": model("two")}, FEEDS, 1)
+    speeds = [one for one in found.values() if isinstance(one, Speed)]
+    rounds = {len(one.built.medians) for one in speeds}
+    assert rounds in ({ROUNDS}, {MORE})
+    assert not undecided([Ratio(2.0, 1.9, 2.1)])
+    assert not undecided([Ratio(2.0, 1.9, 2.1), Ratio(1.5, 1.4, 1.8)])
+    assert undecided([Ratio(1.5, 1.4, 2.0), Ratio(2.0, 1.9, 2.1)])
+
+
+def test_a_busy_machine_is_told() -> None:
+    one = trials.speed("vision", 2.0)
+    steady = one.float_form._replace(medians=(20.0, 20.1, 20.1, 20.2, 20.4, 20.5, 49.0))
+    unsteady = one.float_form._replace(medians=(20.0, 21.0, 22.0, 30.0, 31.0, 40.0, 49.0))
+    assert busy([replace(one, float_form=steady)]) == ""
+    told = busy([replace(one, float_form=steady), replace(one, float_form=unsteady)])
+    assert "FP32 took 20 to 49 ms" in told
