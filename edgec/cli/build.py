@@ -54,6 +54,7 @@ from edgec.cli.common import (
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     model: Path,
     shapes: tuple[str, ...],
     no_measure: bool,

@@ -23,6 +23,7 @@ import edgec
 from edgec.errors import InputError, ToolchainError
 from edgec.image import recipe
 from edgec.image.recipe import Package
+from edgec.runtime.built import spares_of
 from edgec.runtime.bundle import Bundle
 from edgec.types import Target
 
@@ -34,6 +35,10 @@ PIP = """# hadolint ignore=DL3008
 RUN python3 -m pip --version || (apt-get update \\
  && apt-get install --yes --no-install-recommends python3 python3-pip \\
  && rm -rf /var/lib/apt/lists/*)
+"""
+FINISH = """# The device builds the engines: run `finish` once, with the GPU, and keep what it makes:
+#   docker run --runtime nvidia --volume built:/opt/model/built IMAGE finish
+VOLUME ["/opt/model/built"]
 """
 
 
@@ -68,15 +73,23 @@ def write(target: Target, folder: Path, bundle: Path | None, base: str | None) -
         compiler = tuple(recipe.resolve([wanted], recipe.COMPILER, "x86_64"))
         lines = [_local(one, wheel) if one.name == "edgec" else str(one) for one in compiler]
         (place / "build.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        device, digest = (), ""
+        device: tuple[Package, ...] = ()
+        digest, later = "", False
         if bundle is not None and manifest is not None:
             needed = recipe.device_packages(target, manifest)
             device = tuple(recipe.resolve(needed, recipe.python(target), recipe.arch(target)))
             (place / "device.txt").write_text("".join(f"{one}\n" for one in device), "utf-8")
-            shutil.copyfile(bundle, place / "model.edgec")
+            (place / "bundle").mkdir()
+            for source, name in ((bundle, "model.edgec"), (spares_of(bundle), "model.spares")):
+                if source.is_file():
+                    shutil.copyfile(source, place / "bundle" / name)
+            later = any("build" in engine for engine in manifest["engines"])
+            if later:
+                (place / "bundle/built").mkdir()
             with open(bundle, "rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        text = dockerfile(target, image, digest, manifest["source"]["sha256"] if manifest else "")
+        model = manifest["source"]["sha256"] if manifest else ""
+        text = dockerfile(target, image, digest, model, later=later)
         (place / "Dockerfile").write_text(text, encoding="utf-8")
         (place / ".dockerignore").write_text("*.cdx.json\n", encoding="utf-8")
         place.chmod(0o755)
@@ -85,8 +98,11 @@ def write(target: Target, folder: Path, bundle: Path | None, base: str | None) -
     return Context(folder, target, stages, image, compiler, device)
 
 
-def dockerfile(target: Target, base: str, bundle: str, model: str) -> str:
-    """The Dockerfile's text; without a `base`, only the build stage. The rest are hashes."""
+def dockerfile(target: Target, base: str, bundle: str, model: str, *, later: bool = False) -> str:
+    """The Dockerfile's text; without a `base`, only the build stage. `bundle`, `model`: hashes.
+
+    `later`: engines are built on the device, by `finish`.
+    """
     values = {
         "version": edgec.__version__,
         "target": target.name,
@@ -97,6 +113,7 @@ def dockerfile(target: Target, base: str, bundle: str, model: str) -> str:
         "base_image": base or recipe.PLAIN.format(recipe.COMPILER),
         "bundle": bundle,
         "model": model,
+        "finish": FINISH if later else "",
         "prepare": "" if base.startswith("python:") else PIP,
     }
     return _fill("Dockerfile", values) + (_fill("Dockerfile.device", values) if base else "")
