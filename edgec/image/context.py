@@ -36,7 +36,7 @@ RUN python3 -m pip --version || (apt-get update \\
  && apt-get install --yes --no-install-recommends python3 python3-pip \\
  && rm -rf /var/lib/apt/lists/*)
 """
-FINISH = """# The device builds the engines: run `finish` once, with the GPU, and keep what it makes:
+FINISH = """# The device builds the engines: run `finish` once, with the GPU, and keep what it made:
 #   docker run --runtime nvidia --volume built:/opt/model/built IMAGE finish
 VOLUME ["/opt/model/built"]
 """
