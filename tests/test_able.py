@@ -69,23 +69,25 @@ def test_an_op_written_out_computes_the_same(
 ) -> None:
     made, node = only(text, opset, **weights)
     op = node.op_type
-    # a mean far from zero: the standard's own E[x^2] - E[x]^2 would lose what is left
+    # normalised values do not change with a mean far from zero, where the standard's own body,
+    # E[x^2] - E[x]^2, loses what is left
     shape = (2, 4, 3, 8) if "n,4" in text else (2, 5, 8)
-    feeds = {"x": small.normal(3, *shape) + 30}
-    exact = small.run(made, feeds)["y"]
+    plain = {"x": small.normal(3, *shape)}
+    exact = small.run(made, plain)["y"]
+    feeds = {"x": plain["x"] + (30 if "Normalization" in op else 0)}
     assert op not in ops(node)
     expand(node)
     assert op not in small.ops(made)
     assert [v.name for v in made.graph.outputs] == ["y"]
     assert all(one.name for one in made.graph)
-    assert small.sqnr(exact, small.run(made, feeds)["y"]) > 100
+    assert small.sqnr(exact, small.run(made, feeds)["y"]) > 95
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "g (float[n] x) => (uint8[n] y) { [it] y, q, z = DynamicQuantizeLinear (x) }",
-        "g (float[n,8] x) => (float[n,8] y) { [it] y = Relu (x) }",
+        "g (float[n,8] x) => (float[n,8] y) { [it] y = Sin (x) }",
         "g (float16[n,8] x) => (float16[n,8] y) { [it] y = HardSwish (x) }",
         "g (float[n,8] x) => (float[n,8] y) { [it] y, m = LayerNormalization (x, s) }",
     ],
