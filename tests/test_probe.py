@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,7 @@ def crash(backend: str, asked: tuple[tuple[str, str], ...], kind: str) -> list[A
 
 def test_a_crash_is_the_answer_of_one_op(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ask", crash)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     asked = [(op, FLOAT) for op in ("Relu", "Erf", "Exp", "Abs")]
     answers = {one.op: one for one in questioned("onnxruntime", asked, "uint8")}
     assert [op for op, one in answers.items() if not one.fine] == ["Erf"]
