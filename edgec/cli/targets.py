@@ -80,12 +80,12 @@ def diff(left: str, right: str, json_file: str | None) -> None:
     one, other = (load_target(*_named(text)) for text in (left, right))
     found = difference(one, other)
     heads = [f"{target.name} ({target.stack})" for target in (one, other)]
-    page = Page(json_file)
+    say = _say(json_file)
     for place, before, after in found:
-        page.line(f"{place}\n  {heads[0]}: {before}\n  {heads[1]}: {after}")
+        say(f"{place}\n  {heads[0]}: {before}\n  {heads[1]}: {after}")
     for head, target in zip(heads, (one, other), strict=True):
-        page.line(f"{head}: {target.verified}")
-    page.line(f"{len(found)} differences")
+        say(f"{head}: {target.verified}")
+    say(f"{len(found)} differences")
     rows = [{"place": place, "left": before, "right": after} for place, before, after in found]
     write_json(json_file, {"left": heads[0], "right": heads[1], "differences": rows})
 
