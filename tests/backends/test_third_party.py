@@ -102,7 +102,7 @@ def test_a_bundle_for_it_is_built_verified_and_run(installed: Path, tmp_path: Pa
         *("--data", "data", "--no-measure", "-o", "mine.edgec", "--json", "report.json"),
     )
     report = json.loads((tmp_path / "report.json").read_text())
-    (artifact,) = report["artifacts"]
+    (artifact,) = report["engines"]
     assert artifact["backend"] == NAME
     assert artifact["planned"] == artifact["optimised"]
     assert artifact["planned"]["int8"] > 10
