@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgec.errors import InputError
 from edgec.probe_ops import ABSORBED, FLOAT
-from edgec.table import FILE, merge
+from edgec.table import FILE, merge, schema
 from edgec.target import load_target
 from edgec.types import OpRule, Runtime, Support
 
@@ -93,11 +93,12 @@ def _row(found: Probe, own: Mapping[str, Any]) -> dict[str, Any]:
         "default_stack": target.stack,
         "runtimes": {one.runtime.name: _runtime(one, told) for one in found.asked if not one.why},
     }
+    known = schema()["properties"]["arch"]["enum"]
     if not own:
         row = {
             "extends": target.name,
             "summary": machine.board or machine.cpu or f"a machine with {machine.arch}",
-            "arch": machine.arch if machine.arch in ("x86_64", "aarch64", "riscv64") else "any",
+            "arch": machine.arch if machine.arch in known else "any",
             "requires": [list(machine.flags)] if machine.flags else [],
             "boards": [machine.board] if machine.board else [],
             **row,
