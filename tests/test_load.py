@@ -24,7 +24,7 @@ from edgec.load import load
 
 # file -> error, words of its message, words of its hint
 REFUSED: dict[str, tuple[type[EdgecError], str, str]] = {
-    "cyclic": (InputError, "Graph contains a cycle", "export or copy it again"),
+    "cyclic": (InputError, "the graph contains a cycle: Relu (makes 'b') -> Add", "a Loop if"),
     "dangling_input": (InputError, "reads 'nothing', which nothing produces", "check_model"),
     "empty_file": (InputError, "0 bytes cannot be an ONNX file", "export again"),
     "empty_graph": (InputError, "the graph has no outputs", "check_model"),
@@ -50,7 +50,7 @@ REFUSED: dict[str, tuple[type[EdgecError], str, str]] = {
         "is Frobnicate, an operator that ONNX does not have at opset 17",
         "standard ONNX operators",
     ),
-    "written_twice": (InputError, "Output 'y' is redeclared", "export or copy it again"),
+    "written_twice": (InputError, "makes 'y', which is already made", "check_model"),
 }
 LATER = {"wrong_shapes"}  # sound as a file; only a runtime sees what is wrong with it
 

@@ -1,0 +1,388 @@
+"""What a model must be before any stage may trust it; each refusal names its place and a remedy.
+
+`check_proto` judges the file as it was parsed: names, edges, functions. `check_model` judges the
+graph: operators, attributes, weights. Both look into every graph inside of nodes and functions.
+Data beside the model is judged in `edgec.external`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from edgec.errors import EdgecError, InputError, UnsupportedError
+
+OLDEST_OPSET = 9
+KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
+# ONNX Runtime knows these in ONNX's own domain before, or without, ONNX having them.
+BORROWED = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
+STANDARD = ("", "ai.onnx")
+LONGEST_NAME = 4096
+LARGEST_DIM = 2**40  # elements along one dimension; no device holds them
+AGAIN = "run onnx.checker.check_model on it, and export it again"
+DAMAGED = "the file may be truncated or changed; export or copy it again"
+Body = onnx.GraphProto | onnx.FunctionProto
+
+
+def check_proto(path: Path, proto: onnx.ModelProto) -> None:
+    """Whether names, edges and functions make a graph that can be read. Raises InputError."""
+    _check_texts(path, proto)
+    if not proto.HasField("graph") or not (proto.graph.output or proto.graph.node):
+        raise InputError(f"{path}: the graph has no outputs", hint=AGAIN)
+    _check_functions(path, proto)
+    _check_body(path, proto.graph, frozenset(), "the graph")
+    for function in proto.functions:
+        _check_body(path, function, frozenset(), f"function {_brief(function.name)}")
+
+
+def _check_texts(path: Path, proto: onnx.ModelProto) -> None:
+    """Protobuf hands over text that is not UTF-8 as bytes, on which every stage would trip."""
+    bodies: list[Body] = [proto.graph, *proto.functions]
+    domains = [one.domain for one in proto.opset_import]
+    while bodies:
+        body = bodies.pop()
+        values = list(body.value_info)
+        if isinstance(body, onnx.GraphProto):
+            values += [*body.input, *body.output]
+            domains += [tensor.name for tensor in body.initializer]
+        else:
+            domains += [body.name, body.domain, *body.input, *body.output]
+        for value in values:
+            dims = [dim.dim_param for dim in value.type.tensor_type.shape.dim]
+            if not all(isinstance(text, str) for text in (value.name, *dims)):
+                raise _no_text(path, f"value {value.name!r}")
+        for node in body.node:
+            names = [node.name, node.op_type, node.domain, *node.input, *node.output]
+            names += [text for one in node.attribute for text in (one.name, one.ref_attr_name)]
+            if not all(isinstance(text, str) for text in names):
+                raise _no_text(path, f"node {node.name!r}")
+            bodies += graphs_in(node)
+    for text in domains:
+        if not isinstance(text, str):
+            raise _no_text(path, f"{text!r}")
+
+
+def _no_text(path: Path, what: str) -> InputError:
+    return InputError(f"{path}: {what} has a name that is not UTF-8", hint=DAMAGED)
+
+
+def _check_body(path: Path, body: Body, outer: frozenset[str], where: str) -> None:
+    """One graph: every value is made once, before it is read; `outer` are values around it."""
+    made: dict[str, str] = {}
+    is_graph = isinstance(body, onnx.GraphProto)
+    inputs = [value.name for value in body.input] if is_graph else list(body.input)
+    for name in inputs:
+        _check_name(path, name, f"an input of {where}")
+        if name in made:
+            raise InputError(f"{path}: {where} has two inputs {_brief(name)}", hint=AGAIN)
+        made[name] = "an input"
+    weights: set[str] = set()
+    if is_graph:
+        if body.sparse_initializer:
+            name = body.sparse_initializer[0].values.name
+            raise UnsupportedError(
+                f"{path}: weight {_brief(name)} is stored sparsely, which edgec does not read",
+                hint="export it as a dense tensor",
+            )
+        for tensor in body.initializer:
+            _check_name(path, tensor.name, f"a weight of {where}")
+            if tensor.name in weights:
+                raise InputError(
+                    f"{path}: {where} has two weights {_brief(tensor.name)}", hint=AGAIN
+                )
+            weights.add(tensor.name)
+    makers: dict[str, onnx.NodeProto] = {}
+    for node in body.node:
+        if not node.output or not any(node.output):
+            raise InputError(
+                f"{path}: node {call(node)} has no outputs, so nothing can read it", hint=AGAIN
+            )
+        for name in filter(None, node.output):
+            _check_name(path, name, f"an output of node {call(node)}")
+            if name in made or name in makers or name in weights:
+                raise InputError(
+                    f"{path}: node {call(node)} makes {_brief(name)}, which is already "
+                    f"{made.get(name) or ('made' if name in makers else 'a weight')}",
+                    hint=AGAIN,
+                )
+            makers[name] = node
+    known = outer | made.keys() | weights | makers.keys()
+    for node in body.node:
+        for name in filter(None, node.input):
+            if name not in known:
+                raise InputError(
+                    f"{path}: node {call(node)} reads {_brief(name)}, which nothing produces",
+                    hint=AGAIN,
+                )
+        for graph in graphs_in(node):
+            _check_body(path, graph, known, f"a graph inside node {call(node)}")
+    for output in body.output:
+        name = output.name if isinstance(output, onnx.ValueInfoProto) else output
+        if name not in known:
+            raise InputError(
+                f"{path}: {where} has the output {_brief(name)}, which is never produced",
+                hint=AGAIN,
+            )
+    _check_cycles(path, body, makers)
+
+
+def _check_cycles(path: Path, body: Body, makers: Mapping[str, onnx.NodeProto]) -> None:
+    """Kahn's algorithm: what is left when all nodes that can run have run is a cycle."""
+    index = {name: i for i, node in enumerate(body.node) for name in node.output if name}
+    needs = [{index[name] for name in _all_reads(node) if name in index} for node in body.node]
+    readers: dict[int, list[int]] = {}
+    for reader, own in enumerate(needs):
+        for maker in own:
+            readers.setdefault(maker, []).append(reader)
+    waits = [len(own) for own in needs]
+    ready = [i for i, count in enumerate(waits) if not count]
+    for done in ready:
+        for reader in readers.get(done, ()):
+            waits[reader] -= 1
+            if not waits[reader]:
+                ready.append(reader)
+    if len(ready) == len(waits):
+        return
+    left = {i for i, count in enumerate(waits) if count}
+    at, trail = min(left), []
+    while at not in trail:
+        trail.append(at)
+        at = next(i for i in sorted(needs[at]) if i in left)
+    ring = [call(body.node[i]) for i in reversed(trail[trail.index(at) :])]
+    shown = " -> ".join([*ring[:4], *(["…"] if len(ring) > 4 else []), ring[0]])
+    raise InputError(
+        f"{path}: the graph contains a cycle: {shown}",
+        hint="a value cannot depend on itself: export the model again, with a Loop if it repeats",
+    )
+
+
+def _all_reads(node: onnx.NodeProto) -> Iterator[str]:
+    """The names that a node reads, those inside of its graphs too (their own ones included)."""
+    yield from node.input
+    for graph in graphs_in(node):
+        own = {value.name for value in graph.input} | {one.name for one in graph.initializer}
+        own |= {name for inner in graph.node for name in inner.output}
+        yield from (value.name for value in graph.output if value.name not in own)
+        for inner in graph.node:
+            yield from (name for name in _all_reads(inner) if name not in own)
+
+
+def graphs_in(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that a node holds, by whatever attribute."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def _check_functions(path: Path, proto: onnx.ModelProto) -> None:
+    """No function calls itself, by whatever way; ONNX forbids it, and inlining would not end."""
+    bodies: dict[tuple[str, str], onnx.FunctionProto] = {}
+    for function in proto.functions:
+        key = (_domain(function.domain), function.name)
+        if key in bodies and function.overload == bodies[key].overload:
+            raise InputError(
+                f"{path}: function {'::'.join(key)} is defined twice", hint=AGAIN
+            )
+        bodies[key] = function
+    calls = {key: _called(function.node) & bodies.keys() for key, function in bodies.items()}
+    done: set[tuple[str, str]] = set()
+    for start in bodies:
+        trail: list[tuple[str, str]] = []
+        stack = [(start, 0)]
+        while stack:
+            key, depth = stack.pop()
+            del trail[depth:]
+            if key in trail:
+                ring = [*trail[trail.index(key) :], key]
+                raise InputError(
+                    f"{path}: function {_brief('::'.join(key))} calls itself: "
+                    + " -> ".join(_brief(name) for _, name in ring[:6]),
+                    hint="ONNX functions cannot recur: write the repetition as a Loop",
+                )
+            if key in done:
+                continue
+            trail.append(key)
+            stack += [(inner, depth + 1) for inner in sorted(calls[key])]
+        done.update(bodies.keys() & _reachable(start, calls))
+
+
+def _reachable(
+    start: tuple[str, str], calls: Mapping[tuple[str, str], Iterable[tuple[str, str]]]
+) -> set[tuple[str, str]]:
+    found, stack = {start}, [start]
+    while stack:
+        fresh = [key for key in calls[stack.pop()] if key not in found]
+        found.update(fresh)
+        stack += fresh
+    return found
+
+
+def _called(nodes: Iterable[onnx.NodeProto]) -> set[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        found.add((_domain(node.domain), node.op_type))
+        stack += [inner for graph in graphs_in(node) for inner in graph.node]
+    return found
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _check_name(path: Path, name: str, what: str) -> None:
+    if not name and what.startswith("a weight"):
+        raise InputError(f"{path}: {what} has no name", hint=AGAIN)
+    if "\0" in name or len(name) > LONGEST_NAME:
+        raise InputError(
+            f"{path}: {what} has a name of {len(name)} characters that no runtime takes: "
+            f"{_brief(name)}",
+            hint="rename it, or export the model again",
+        )
+
+
+def check_model(path: Path, model: ir.Model) -> None:
+    """Whether opset, operators, attributes and shapes are such as ONNX has them.
+
+    Raises InputError, or UnsupportedError for an opset or an operator that is not known.
+    """
+    _check_opset(path, model)
+    functions = {(_domain(f.domain), f.name) for f in model.functions.values()}
+    version = model.opset_imports.get("", OLDEST_OPSET)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        _check_operator(path, node, version, functions)
+    for function in model.functions.values():
+        own = function.opset_imports.get("", version)
+        for node in ir.traversal.RecursiveGraphIterator(function.graph):
+            _check_operator(path, node, own, functions)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        for axis, dim in enumerate(value.shape or ()):
+            if isinstance(dim, int) and dim > LARGEST_DIM:
+                raise InputError(
+                    f"{path}: dimension {axis} of {value.name!r} is {dim}, more than any device "
+                    "can hold",
+                    hint="export again, with a symbolic dimension where the size varies",
+                )
+
+
+def _check_opset(path: Path, model: ir.Model) -> None:
+    opset = model.opset_imports.get("", OLDEST_OPSET)
+    if opset < OLDEST_OPSET:
+        raise InputError(
+            f"{path}: opset {opset} is older than {OLDEST_OPSET}",
+            hint=f"export with opset {OLDEST_OPSET} or newer",
+        )
+    newest = onnx.defs.onnx_opset_version()
+    imports = [model.opset_imports, *(f.opset_imports for f in model.functions.values())]
+    opset = max(one.get("", OLDEST_OPSET) for one in imports)
+    if opset > newest:
+        raise UnsupportedError(
+            f"{path}: opset {opset} is newer than {newest}, the newest that onnx "
+            f"{onnx.__version__} knows",
+            hint=f"pip install --upgrade onnx, or export with opset {newest} or older",
+        )
+
+
+def _check_operator(
+    path: Path, node: ir.Node, opset: int, functions: set[tuple[str, str]]
+) -> None:
+    key = (_domain(node.domain), node.op_type)
+    if key in functions:
+        return
+    if node.domain not in KNOWN_DOMAINS:
+        raise UnsupportedError(
+            f"{path}: node {_named(node)} is {printable(node.domain)[:99]}::{printable(node.op_type)[:99]}, "
+            "an operator that neither ONNX nor the model defines",
+            hint="export it as standard ONNX operators, or add it to the model as an ONNX function",
+        )
+    if node.domain not in STANDARD:
+        return
+    if not onnx.defs.has(node.op_type, opset, ""):
+        if node.op_type in BORROWED:
+            return
+        raise UnsupportedError(
+            f"{path}: node {_named(node)} is {printable(node.op_type)[:99]}, "
+            f"an operator that ONNX does not have at opset {opset}",
+            hint="export it as standard ONNX operators, or raise the model's opset",
+        )
+    schema = onnx.defs.get_schema(node.op_type, opset, "")
+    for count, least, most, what in (
+        (len(node.inputs), schema.min_input, schema.max_input, "inputs"),
+        (len(node.outputs), schema.min_output, schema.max_output, "outputs"),
+    ):
+        if not least <= count <= most:
+            wanted = str(least) if least == most else f"{least} to {most}"
+            wanted = f"at least {least}" if most > sys.maxsize // 2**33 else wanted
+            raise InputError(
+                f"{path}: node {_named(node)} ({node.op_type}) has {count} {what}; "
+                f"opset {opset} wants {wanted}",
+                hint=AGAIN,
+            )
+    for position, formal in enumerate(schema.inputs):
+        single = formal.option == onnx.defs.OpSchema.FormalParameterOption.Single
+        if single and (position >= len(node.inputs) or node.inputs[position] is None):
+            raise InputError(
+                f"{path}: node {_named(node)} ({node.op_type}) lacks its input {formal.name}",
+                hint=AGAIN,
+            )
+    _check_attributes(path, node, schema)
+
+
+def _check_attributes(path: Path, node: ir.Node, schema: onnx.defs.OpSchema) -> None:
+    """Types as the schema has them; an attribute that it does not know is left to the runtime."""
+    for name, formal in schema.attributes.items():
+        given = node.attributes.get(name)
+        if given is None:
+            if formal.required:
+                raise InputError(
+                    f"{path}: node {_named(node)} ({node.op_type}) lacks the attribute {name}",
+                    hint=AGAIN,
+                )
+            continue
+        wanted = formal.type.name
+        if given.type.name != wanted or (given.value is None and not given.is_ref()):
+            raise InputError(
+                f"{path}: node {_named(node)} ({node.op_type}): its attribute {name} is of type "
+                f"{given.type.name}, not {wanted}",
+                hint=AGAIN,
+            )
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, short and printable."""
+    while error.__cause__ is not None and not isinstance(error, EdgecError):
+        error = error.__cause__
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return printable(text)[:200]
+
+
+def printable(text: str) -> str:
+    """A text of the file as a terminal may show it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def call(node: onnx.NodeProto) -> str:
+    """How a node is called in a message: by its name, or by what it is and makes."""
+    if node.name:
+        return _brief(node.name)
+    made = next((name for name in node.output if name), "")
+    return f"{printable(node.op_type)[:99]} (makes {_brief(made)})"
+
+
+def _named(node: ir.Node) -> str:
+    if node.name:
+        return _brief(node.name)
+    made = next((str(value.name) for value in node.outputs if value.name), "")
+    return f"of {_brief(made)}"
+
+
+def _brief(name: object) -> str:
+    text = repr(name)
+    return text if len(text) <= 120 else f"{text[:100]}…'"
