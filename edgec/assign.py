@@ -371,7 +371,9 @@ def absorbable(node: ir.Node, runtime: Runtime) -> bool:
         len(node.inputs) > 2 and node.inputs[2] is not None and high is None
     ):
         return False
-    return (low is None or float(low) <= 0) and (high is None or float(high) >= 0)
+    if any(bound is not None and bound.size != 1 for bound in (low, high)):
+        return False
+    return (low is None or low.item() <= 0) and (high is None or high.item() >= 0)
 
 
 def _is_quantized(node: ir.Node) -> bool:

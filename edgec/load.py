@@ -46,7 +46,8 @@ def _read(path: Path) -> ir.Model:
         proto = onnx.load(path, load_external_data=False)
         check_proto(path, proto)
         model = ir.from_proto(proto)
-        model.graph.sort()
+        for graph in (model.graph, *(function.graph for function in model.functions.values())):
+            graph.sort()
         return model
     except EdgecError:
         raise

@@ -25,6 +25,10 @@ LONGEST_NAME = 4096
 LARGEST_DIM = 2**40  # elements along one dimension; no device holds them
 AGAIN = "run onnx.checker.check_model on it, and export it again"
 DAMAGED = "the file may be truncated or changed; export or copy it again"
+CONSTANTS = ("value", "value_float", "value_floats", "value_int", "value_ints")
+CONSTANTS += ("value_string", "value_strings", "sparse_value")
+# What the specification calls a type, where onnx_ir calls it otherwise.
+TYPE_NAMES = {ir.DataType.FLOAT: "float", ir.DataType.BOOL: "bool"}
 Body = onnx.GraphProto | onnx.FunctionProto
 
 
@@ -332,7 +336,42 @@ def _check_operator(
                 f"{path}: node {_named(node)} ({node.op_type}) lacks its input {formal.name}",
                 hint=AGAIN,
             )
+        if position < len(node.inputs):
+            _check_type(path, node, position, schema)
     _check_attributes(path, node, schema)
+    if node.op_type == "Constant":
+        _check_constant(path, node)
+
+
+def _check_type(path: Path, node: ir.Node, position: int, schema: onnx.defs.OpSchema) -> None:
+    """A weight or an input of the graph has a type that the operator takes."""
+    value, formal = node.inputs[position], schema.inputs[position]
+    stated = value is not None and (value.const_value is not None or value.is_graph_input())
+    if value is None or not stated or not isinstance(value.type, ir.TensorType):
+        return
+    kind = f"tensor({TYPE_NAMES.get(value.type.dtype, value.type.dtype.name.lower())})"
+    if value.type.dtype != ir.DataType.UNDEFINED and kind not in formal.types:
+        raise InputError(
+            f"{path}: node {_named(node)} ({node.op_type}) cannot take {_brief(value.name)} as its "
+            f"{formal.name}: it is a {kind}",
+            hint="its type was changed, or another exporter's fault: export the model again",
+        )
+
+
+def _check_constant(path: Path, node: ir.Node) -> None:
+    given = [name for name in CONSTANTS if name in node.attributes]
+    if len(given) != 1 or len(node.attributes) != 1:
+        raise InputError(
+            f"{path}: node {_named(node)} (Constant) needs exactly one value; it has "
+            f"{_brief(', '.join(node.attributes)) if node.attributes else 'none'}",
+            hint=AGAIN,
+        )
+    if given == ["sparse_value"]:
+        raise UnsupportedError(
+            f"{path}: node {_named(node)} (Constant) holds a sparse tensor, which edgec does not "
+            "read",
+            hint="export it as a dense tensor",
+        )
 
 
 def _check_attributes(path: Path, node: ir.Node, schema: onnx.defs.OpSchema) -> None:
