@@ -72,6 +72,7 @@ class Amount:
 
 
 ONE = Amount({(): 1})
+REPEATED = "repetitions of "  # a loop whose count only a run can tell
 Dims = list[Amount]
 Counter = Callable[[ir.Node], Amount | None]  # None: a shape is not known
 
@@ -103,8 +104,8 @@ def dims(value: ir.Value | None) -> Dims | None:
 
 def macs(node: ir.Node) -> Amount | None:
     """The multiply-accumulates of a node for one run; None where they cannot be known."""
-    counter = COUNTERS.get((node.domain.replace("ai.onnx.ml", "ml").replace("ai.onnx", ""),
-                            node.op_type))
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    counter = COUNTERS.get((domain, node.op_type))
     try:
         return Amount() if counter is None else counter(node)
     except (IndexError, ValueError):  # fewer inputs or dimensions than the operator wants
@@ -256,7 +257,7 @@ def _loop(node: ir.Node) -> Amount | None:
         return found
     trips = constant(node.inputs[0]) if node.inputs else None
     if trips is None or trips.size != 1:
-        return found * Amount({(f"repetitions of {node.name}",): 1})
+        return found * Amount({(f"{REPEATED}{node.name}",): 1})
     return found * number(max(int(trips.reshape(-1)[0]), 0))
 
 

@@ -190,9 +190,7 @@ def _check_functions(path: Path, proto: onnx.ModelProto) -> None:
     for function in proto.functions:
         key = (_domain(function.domain), function.name)
         if key in bodies and function.overload == bodies[key].overload:
-            raise InputError(
-                f"{path}: function {'::'.join(key)} is defined twice", hint=AGAIN
-            )
+            raise InputError(f"{path}: function {'::'.join(key)} is defined twice", hint=AGAIN)
         bodies[key] = function
     calls = {key: _called(function.node) & bodies.keys() for key, function in bodies.items()}
     done: set[tuple[str, str]] = set()
@@ -294,9 +292,7 @@ def _check_opset(path: Path, model: ir.Model) -> None:
         )
 
 
-def _check_operator(
-    path: Path, node: ir.Node, opset: int, functions: set[tuple[str, str]]
-) -> None:
+def _check_operator(path: Path, node: ir.Node, opset: int, functions: set[tuple[str, str]]) -> None:
     key = (_domain(node.domain), node.op_type)
     if key in functions:
         return

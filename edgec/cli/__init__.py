@@ -14,6 +14,7 @@ from edgec.errors import EdgecError, EmitError, InternalError, ToolchainError
 VERBS = {
     "build": "Compile an ONNX model into a verified bundle.",
     "calibrate": "Watch a model on samples, once for every target.",
+    "inspect": "Show what a model is made of, and what a target cannot run.",
     "plan": "Show parts and decisions, without building.",
     "data": "Look at calibration data before it is used.",
     "explain": "Tell why a bundle's parts and nodes are as they are.",

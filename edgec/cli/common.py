@@ -180,6 +180,7 @@ class Page:
         """A table; columns whose head ends in a unit or count are right-aligned by their look."""
         from rich import box
         from rich.table import Table
+        from rich.text import Text  # names in a model may look like rich's markup
 
         table = Table(
             box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False
@@ -188,7 +189,7 @@ class Page:
             numeric = bool(rows) and all(_numeric(row[index]) for row in rows)
             table.add_column(head, justify="right" if numeric else "left", no_wrap=index == 0)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         self._console.print(table)
 
 

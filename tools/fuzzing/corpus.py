@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from pathlib import Path
 
 import onnx
@@ -14,24 +15,37 @@ MOST_BYTES = 200_000
 SHARES = {"fixture": 0.45, "node": 0.47, "light": 0.05, "hostile": 0.03}
 
 
-def corpus() -> dict[str, dict[str, bytes]]:
-    """kind -> name -> the bytes of a model; the same on every machine with the same onnx."""
+def corpus(cache: Path) -> dict[str, dict[str, bytes]]:
+    """kind -> name -> the bytes of a model; the same on every machine with the same onnx.
+
+    The node cases, which take long to make, are kept in the folder `cache`.
+    """
     found = {
         "fixture": _files(FIXTURES),
         "hostile": _files(FIXTURES / "hostile"),
         "light": _files(LIGHT),
     }
+    kept = cache / f"nodes-{onnx.__version__}.zip"
+    if not kept.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(".partial")
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in _nodes().items():
+                archive.writestr(name, data)
+        partial.replace(kept)
+    with zipfile.ZipFile(kept) as archive:
+        nodes = {name: archive.read(name) for name in archive.namelist()}
+    return {**found, "node": nodes}
+
+
+def _nodes() -> dict[str, bytes]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from onnx.backend.test.case.node import collect_testcases
 
-        cases = collect_testcases(None)
-    nodes = {}
-    for case in sorted(cases, key=lambda one: one.name):
-        data = case.model.SerializeToString(deterministic=True)
-        if len(data) <= MOST_BYTES:
-            nodes[case.name] = data
-    return {**found, "node": nodes}
+        cases = sorted(collect_testcases(None), key=lambda one: one.name)
+    every = {one.name: one.model.SerializeToString(deterministic=True) for one in cases}
+    return {name: data for name, data in every.items() if len(data) <= MOST_BYTES}
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -20,6 +20,7 @@ from pipeline import examine, warm
 
 IN_ACCESS, IN_OPEN = 0x1, 0x20  # of inotify, see man 7 inotify
 IN_NONBLOCK = 0o4000
+CACHE = Path(__file__).resolve().parents[2] / ".cache" / "fuzz"
 WRITE = 0.3  # the share of mutants that are written out
 
 
@@ -80,10 +81,10 @@ def figures(results: list[dict[str, Any]]) -> str:
     lines = [
         f"{count} mutants, {parsed} ({parsed / max(count, 1):.0%}) still parse as a model, "
         f"{loaded} ({loaded / max(count, 1):.0%}) are accepted by load",
-        "reached: " + ", ".join(f"{n} {s}" for s, n in Counter(r["stage"] for r in results).items()),
-        "refused: " + ", ".join(
-            f"{n} {s}" for s, n in Counter(r.get("refused") for r in results).items() if s
-        ),
+        "reached: "
+        + ", ".join(f"{n} {s}" for s, n in Counter(r["stage"] for r in results).items()),
+        "refused: "
+        + ", ".join(f"{n} {s}" for s, n in Counter(r.get("refused") for r in results).items() if s),
         f"most CPU {max((r['seconds'] for r in results), default=0):.1f} s, most memory "
         f"{max((r['megabytes'] for r in results), default=0)} MB",
         "findings: " + (", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "none"),
@@ -93,7 +94,8 @@ def figures(results: list[dict[str, Any]]) -> str:
     )
     for (kind, place), number in places.most_common(40):
         first = next(
-            r["number"] for r in results
+            r["number"]
+            for r in results
             if r["finding"] == kind and (r.get("where") or r.get("error", "")) == place
         )
         lines.append(f"  {number:4} {kind}: {place} (first: {first})")
@@ -110,7 +112,7 @@ def main() -> int:
     parser.add_argument("--save", type=Path, help="with --only: write its file there")
     parser.add_argument("--minimise", action="store_true", help="with --only: make it small first")
     options = parser.parse_args()
-    bases = corpus()
+    bases = corpus(CACHE)
     warm()
     with tempfile.TemporaryDirectory(prefix="edgec-fuzz-") as place:
         folder = Folder(Path(place))

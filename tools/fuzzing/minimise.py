@@ -66,5 +66,9 @@ def _holders(model: onnx.ModelProto) -> list[Any]:
 
 def _fields(message: Any) -> list[str]:
     names = (*REPEATED, "functions", "metadata_props", "opset_import")
-    return [name for name in names if name in message.DESCRIPTOR.fields_by_name
-            and message.DESCRIPTOR.fields_by_name[name].message_type is not None]
+    return [
+        name
+        for name in names
+        if name in message.DESCRIPTOR.fields_by_name
+        and message.DESCRIPTOR.fields_by_name[name].message_type is not None
+    ]

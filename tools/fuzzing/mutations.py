@@ -6,6 +6,7 @@ found anything to change. What is not protobuf at all comes from `damage`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from random import Random
 
@@ -17,7 +18,16 @@ EDITS: dict[str, Edit] = {}
 
 INTEGERS = (0, 1, -1, 2, -2, 7, 1 << 20, 1 << 31, -(1 << 31), 1 << 62, -(1 << 62), (1 << 63) - 1)
 FLOATS = (0.0, -1.0, 1e30, float("nan"), float("inf"), -float("inf"))
-NAMES = ("", " ", "../../x", "/etc/passwd", "<script>alert(1)</script>", "a\0b", "é" * 9, "x" * 5000)
+NAMES = (
+    "",
+    " ",
+    "../../x",
+    "/etc/passwd",
+    "<script>alert(1)</script>",
+    "a\0b",
+    "é" * 9,
+    "x" * 5000,
+)
 # The folder of a mutant holds w.bin, links that leave it, a hard link and a pipe.
 LOCATIONS = (
     ("w.bin", "./w.bin", "sub/../w.bin", "model.onnx", "nowhere.bin", "w.bin\0", "", ".", "..")
@@ -186,9 +196,13 @@ def change_operator(model: ModelProto, rng: Random) -> bool:
     node = _node(model, rng)
     if node is None:
         return False
-    known = sorted({schema.name for schema in onnx.defs.get_all_schemas()})
-    node.op_type = rng.choice([*known, "", "Nonsense"])
+    node.op_type = rng.choice([*_operators(), "", "Nonsense"])
     return True
+
+
+@functools.cache
+def _operators() -> list[str]:
+    return sorted({schema.name for schema in onnx.defs.get_all_schemas()})
 
 
 @edit
@@ -594,9 +608,7 @@ def wrap_in_if(model: ModelProto, rng: Random) -> bool:
             inner.attribute.append(onnx.helper.make_attribute(key, graph))
     true = onnx.helper.make_tensor("true", TensorProto.BOOL, [], [True])
     body.node[index].CopyFrom(inner)
-    body.node.insert(
-        index, onnx.helper.make_node("Constant", [], [inner.input[0]], value=true)
-    )
+    body.node.insert(index, onnx.helper.make_node("Constant", [], [inner.input[0]], value=true))
     return True
 
 

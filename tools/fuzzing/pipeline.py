@@ -13,7 +13,6 @@ import select
 import signal
 import sys
 import sysconfig
-import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -35,8 +34,9 @@ from edgec.target import load_target
 from edgec.tune import plain
 from edgec.types import Policy, Statistics
 
-SECONDS = 10  # of CPU; the machine may be busy, so the clock gets more
-PATIENCE = 60
+SECONDS = 10  # of CPU
+PATIENCE = 10  # seconds of sleep
+POLL = 0.5
 MEMORY = 4 << 30  # bytes beyond what the process has
 TARGETS = ("generic", "x86-vnni", "aarch64-dotprod", "intel-core-ultra")
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,13 +57,12 @@ def warm() -> None:
 def examine(path: Path, number: int, write: bool) -> dict[str, Any]:
     """What becomes of a model: its stage, and `finding` where something is wrong with edgec."""
     reader, writer = os.pipe()
-    start = time.monotonic()
     child = os.fork()
     if child == 0:
         os.close(reader)
         _child(path, number, write, writer)
     os.close(writer)
-    told, stopped = _listen(reader, start + PATIENCE)
+    told, stopped = _listen(reader, child)
     if stopped:
         os.kill(child, signal.SIGKILL)
     _, status, usage = os.wait4(child, 0)
@@ -84,14 +83,23 @@ def examine(path: Path, number: int, write: bool) -> dict[str, Any]:
     return result
 
 
-def _listen(reader: int, end: float) -> tuple[bytes, bool]:
-    told = b""
-    while (left := end - time.monotonic()) > 0:
-        if select.select([reader], [], [], left)[0]:
+def _listen(reader: int, child: int) -> tuple[bytes, bool]:
+    """What the child tells, and whether it stands still: no CPU in PATIENCE seconds of sleep.
+
+    On a busy machine a child that works may take minutes for its seconds of CPU.
+    """
+    told, idle, used = b"", 0.0, -1
+    while idle < PATIENCE:
+        if select.select([reader], [], [], POLL)[0]:
             block = os.read(reader, 65536)
             if not block:
                 return told, False
             told += block
+            continue
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        now = int(fields[11]) + int(fields[12])
+        works = now != used or fields[0] == "R"
+        idle, used = 0.0 if works else idle + POLL, now
     return told, True
 
 
