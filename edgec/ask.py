@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx_ir as ir
@@ -42,7 +43,7 @@ def answers(model: ir.Model, nodes: Iterable[ir.Node], runtime: Runtime) -> list
     """
     if runtime.backend not in ASKED or runtime.device != "cpu" or missing(runtime.backend):
         return []
-    evidence = f"{runtime.backend} {_version(runtime.backend)}, which was asked"
+    evidence = asked_of(runtime)
     with tempfile.TemporaryDirectory(prefix="edgec-probe-") as folder:
         asked: list[tuple[Path, list[ir.Node]]] = []
         found: list[Answer] = []
@@ -76,6 +77,11 @@ def not_asked(runtime: Runtime) -> str:
     if lacking := missing(runtime.backend):
         return f"{runtime.name} was not asked: {lacking} brings it"
     return ""
+
+
+def asked_of(runtime: Runtime) -> str:
+    """Who was asked, as evidence."""
+    return f"{runtime.backend} {version(ASKED[runtime.backend])} was asked for every distinct node"
 
 
 def _ask(backend: str, paths: Sequence[Path]) -> list[str]:
@@ -120,9 +126,3 @@ def _said(error: BaseException) -> str:
         line for line in lines if not line.startswith(("Exception from", "Check '", "While"))
     ]
     return ((telling or lines or [type(error).__name__])[0])[:300]
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)

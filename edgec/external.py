@@ -113,7 +113,10 @@ def tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
                     yield str(value.name), value.const_value
         for node in ir.traversal.RecursiveGraphIterator(body):
             for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-                    yield str(node.outputs[0].name), attribute.as_tensor()
-                elif attribute.type == ir.AttributeType.TENSORS and not attribute.is_ref():
-                    yield from ((str(node.name), tensor) for tensor in attribute.as_tensors())
+                # not as_tensor(): it asks a damaged tensor for its size
+                if attribute.is_ref() or attribute.value is None:
+                    continue
+                if attribute.type == ir.AttributeType.TENSOR:
+                    yield str(node.outputs[0].name), attribute.value
+                elif attribute.type == ir.AttributeType.TENSORS:
+                    yield from ((str(node.name), tensor) for tensor in attribute.value)

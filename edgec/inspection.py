@@ -1,4 +1,4 @@
-"""What `edgec inspect` tells: parts with their sizes, what passes between them, what a target lacks.
+"""What `edgec inspect` tells: parts with their sizes, what crosses, what a target lacks.
 
 Nothing is built. The table speaks first, then the installed backend is asked (`edgec.ask`).
 """
@@ -19,7 +19,7 @@ from edgec.errors import UnsupportedError
 from edgec.graphs import weight
 from edgec.macs import REPEATED, Amount, dims, macs, number, product
 from edgec.partition import partition
-from edgec.ask import answers, not_asked
+from edgec.ask import answers, asked_of, not_asked
 from edgec.types import Decision, Graph, Part, Policy, Range, Runtime, Scheme, Target
 
 OUTSIDE = ""  # the end of a crossing that is the caller
@@ -118,8 +118,7 @@ def _followed(
     """The canonical graph; with a batch of 1 where inference cannot follow an open one."""
     graph = canonicalise(loaded, shapes)
     stated = _stated(graph.model)
-    work, unknown = _work(list(graph.model.graph), stated)
-    if not unknown:
+    if not _work(list(graph.model.graph), stated)[1]:
         return graph, ()
     weights = set(graph.model.graph.initializers)
     inputs = [v for v in graph.model.graph.inputs if v.name not in weights]
@@ -159,7 +158,7 @@ def _stated(model: ir.Model) -> frozenset[str]:
 
 
 def _follows(symbol: str, stated: frozenset[str]) -> bool:
-    """Whether a dimension is one of the inputs', or an expression of such; inference invents more."""
+    """Whether a dimension is one of the inputs', or an expression of such, and not invented."""
     return symbol in stated or set(re.findall(r"[A-Za-z_][\w.]*", symbol)) <= stated
 
 
@@ -242,7 +241,7 @@ def _shortfalls(
                 level, reason, evidence = verdict
                 key = (level, part.name, _operator(node), runtime.name, reason, evidence)
                 found.setdefault(key, []).append(name)
-        if ask and (why := not_asked(runtime)) and why not in notes:
+        if ask and (why := not_asked(runtime) or asked_of(runtime)) not in notes:
             notes.append(why)
     order = list(Level)
     made = [

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 
 from edgec.errors import EdgecError, InputError
 from edgec.external import check_weights
+from edgec.operators import check_model
 from edgec.types import Graph
-from edgec.validate import check_model, check_proto, first_line
+from edgec.validate import check_proto, first_line
 
 MOST_BYTES = 2**31  # a protobuf cannot be larger; weights beyond it are external
 
@@ -52,12 +52,11 @@ def _read(path: Path) -> ir.Model:
     except EdgecError:
         raise
     except Exception as error:  # the parsers raise types of their own
-        deep = isinstance(error, RecursionError | DecodeError) and "Depth" in str(error)
+        deep = isinstance(error, RecursionError) or "MaxDepth" in str(error)
         raise InputError(
             f"{path}: not a readable ONNX model: {first_line(error)}",
-            hint="its graphs are nested too deeply: export it with fewer If and Loop inside each "
-            "other"
-            if deep or isinstance(error, RecursionError)
+            hint="its graphs are nested too deeply: export it with fewer If and Loop in each other"
+            if deep
             else "the file may be truncated, or of another format; export or copy it again",
         ) from error
 

@@ -1,34 +1,22 @@
 """What a model must be before any stage may trust it; each refusal names its place and a remedy.
 
-`check_proto` judges the file as it was parsed: names, edges, functions. `check_model` judges the
-graph: operators, attributes, weights. Both look into every graph inside of nodes and functions.
-Data beside the model is judged in `edgec.external`.
+`check_proto` judges the file as it was parsed: texts, names, edges, functions, in every graph
+inside of nodes and functions. Operators are judged in `edgec.operators`, weights in
+`edgec.external`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
-import onnx_ir as ir
 
 from edgec.errors import EdgecError, InputError, UnsupportedError
 
-OLDEST_OPSET = 9
-KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
-# ONNX Runtime knows these in ONNX's own domain before, or without, ONNX having them.
-BORROWED = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
-STANDARD = ("", "ai.onnx")
 LONGEST_NAME = 4096
-LARGEST_DIM = 2**40  # elements along one dimension; no device holds them
 AGAIN = "run onnx.checker.check_model on it, and export it again"
 DAMAGED = "the file may be truncated or changed; export or copy it again"
-CONSTANTS = ("value", "value_float", "value_floats", "value_int", "value_ints")
-CONSTANTS += ("value_string", "value_strings", "sparse_value")
-# What the specification calls a type, where onnx_ir calls it otherwise.
-TYPE_NAMES = {ir.DataType.FLOAT: "float", ir.DataType.BOOL: "bool"}
 Body = onnx.GraphProto | onnx.FunctionProto
 
 
@@ -40,7 +28,7 @@ def check_proto(path: Path, proto: onnx.ModelProto) -> None:
     _check_functions(path, proto)
     _check_body(path, proto.graph, frozenset(), "the graph")
     for function in proto.functions:
-        _check_body(path, function, frozenset(), f"function {_brief(function.name)}")
+        _check_body(path, function, frozenset(), f"function {brief(function.name)}")
 
 
 def _check_texts(path: Path, proto: onnx.ModelProto) -> None:
@@ -82,21 +70,21 @@ def _check_body(path: Path, body: Body, outer: frozenset[str], where: str) -> No
     for name in inputs:
         _check_name(path, name, f"an input of {where}")
         if name in made:
-            raise InputError(f"{path}: {where} has two inputs {_brief(name)}", hint=AGAIN)
+            raise InputError(f"{path}: {where} has two inputs {brief(name)}", hint=AGAIN)
         made[name] = "an input"
     weights: set[str] = set()
     if is_graph:
         if body.sparse_initializer:
             name = body.sparse_initializer[0].values.name
             raise UnsupportedError(
-                f"{path}: weight {_brief(name)} is stored sparsely, which edgec does not read",
+                f"{path}: weight {brief(name)} is stored sparsely, which edgec does not read",
                 hint="export it as a dense tensor",
             )
         for tensor in body.initializer:
             _check_name(path, tensor.name, f"a weight of {where}")
             if tensor.name in weights:
                 raise InputError(
-                    f"{path}: {where} has two weights {_brief(tensor.name)}", hint=AGAIN
+                    f"{path}: {where} has two weights {brief(tensor.name)}", hint=AGAIN
                 )
             weights.add(tensor.name)
     makers: dict[str, onnx.NodeProto] = {}
@@ -109,7 +97,7 @@ def _check_body(path: Path, body: Body, outer: frozenset[str], where: str) -> No
             _check_name(path, name, f"an output of node {call(node)}")
             if name in made or name in makers or name in weights:
                 raise InputError(
-                    f"{path}: node {call(node)} makes {_brief(name)}, which is already "
+                    f"{path}: node {call(node)} makes {brief(name)}, which is already "
                     f"{made.get(name) or ('made' if name in makers else 'a weight')}",
                     hint=AGAIN,
                 )
@@ -119,7 +107,7 @@ def _check_body(path: Path, body: Body, outer: frozenset[str], where: str) -> No
         for name in filter(None, node.input):
             if name not in known:
                 raise InputError(
-                    f"{path}: node {call(node)} reads {_brief(name)}, which nothing produces",
+                    f"{path}: node {call(node)} reads {brief(name)}, which nothing produces",
                     hint=AGAIN,
                 )
         for graph in graphs_in(node):
@@ -128,7 +116,7 @@ def _check_body(path: Path, body: Body, outer: frozenset[str], where: str) -> No
         name = output.name if isinstance(output, onnx.ValueInfoProto) else output
         if name not in known:
             raise InputError(
-                f"{path}: {where} has the output {_brief(name)}, which is never produced",
+                f"{path}: {where} has the output {brief(name)}, which is never produced",
                 hint=AGAIN,
             )
     _check_cycles(path, body, makers)
@@ -188,7 +176,7 @@ def _check_functions(path: Path, proto: onnx.ModelProto) -> None:
     """No function calls itself, by whatever way; ONNX forbids it, and inlining would not end."""
     bodies: dict[tuple[str, str], onnx.FunctionProto] = {}
     for function in proto.functions:
-        key = (_domain(function.domain), function.name)
+        key = (domain(function.domain), function.name)
         if key in bodies and function.overload == bodies[key].overload:
             raise InputError(f"{path}: function {'::'.join(key)} is defined twice", hint=AGAIN)
         bodies[key] = function
@@ -203,8 +191,8 @@ def _check_functions(path: Path, proto: onnx.ModelProto) -> None:
             if key in trail:
                 ring = [*trail[trail.index(key) :], key]
                 raise InputError(
-                    f"{path}: function {_brief('::'.join(key))} calls itself: "
-                    + " -> ".join(_brief(name) for _, name in ring[:6]),
+                    f"{path}: function {brief('::'.join(key))} calls itself: "
+                    + " -> ".join(brief(name) for _, name in ring[:6]),
                     hint="ONNX functions cannot recur: write the repetition as a Loop",
                 )
             if key in done:
@@ -230,12 +218,13 @@ def _called(nodes: Iterable[onnx.NodeProto]) -> set[tuple[str, str]]:
     stack = list(nodes)
     while stack:
         node = stack.pop()
-        found.add((_domain(node.domain), node.op_type))
+        found.add((domain(node.domain), node.op_type))
         stack += [inner for graph in graphs_in(node) for inner in graph.node]
     return found
 
 
-def _domain(name: str) -> str:
+def domain(name: str) -> str:
+    """ONNX's own domain has two names."""
     return "" if name == "ai.onnx" else name
 
 
@@ -245,149 +234,9 @@ def _check_name(path: Path, name: str, what: str) -> None:
     if "\0" in name or len(name) > LONGEST_NAME:
         raise InputError(
             f"{path}: {what} has a name of {len(name)} characters that no runtime takes: "
-            f"{_brief(name)}",
+            f"{brief(name)}",
             hint="rename it, or export the model again",
         )
-
-
-def check_model(path: Path, model: ir.Model) -> None:
-    """Whether opset, operators, attributes and shapes are such as ONNX has them.
-
-    Raises InputError, or UnsupportedError for an opset or an operator that is not known.
-    """
-    _check_opset(path, model)
-    functions = {(_domain(f.domain), f.name) for f in model.functions.values()}
-    version = model.opset_imports.get("", OLDEST_OPSET)
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        _check_operator(path, node, version, functions)
-    for function in model.functions.values():
-        own = function.opset_imports.get("", version)
-        for node in ir.traversal.RecursiveGraphIterator(function.graph):
-            _check_operator(path, node, own, functions)
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        for axis, dim in enumerate(value.shape or ()):
-            if isinstance(dim, int) and dim > LARGEST_DIM:
-                raise InputError(
-                    f"{path}: dimension {axis} of {value.name!r} is {dim}, more than any device "
-                    "can hold",
-                    hint="export again, with a symbolic dimension where the size varies",
-                )
-
-
-def _check_opset(path: Path, model: ir.Model) -> None:
-    opset = model.opset_imports.get("", OLDEST_OPSET)
-    if opset < OLDEST_OPSET:
-        raise InputError(
-            f"{path}: opset {opset} is older than {OLDEST_OPSET}",
-            hint=f"export with opset {OLDEST_OPSET} or newer",
-        )
-    newest = onnx.defs.onnx_opset_version()
-    imports = [model.opset_imports, *(f.opset_imports for f in model.functions.values())]
-    opset = max(one.get("", OLDEST_OPSET) for one in imports)
-    if opset > newest:
-        raise UnsupportedError(
-            f"{path}: opset {opset} is newer than {newest}, the newest that onnx "
-            f"{onnx.__version__} knows",
-            hint=f"pip install --upgrade onnx, or export with opset {newest} or older",
-        )
-
-
-def _check_operator(path: Path, node: ir.Node, opset: int, functions: set[tuple[str, str]]) -> None:
-    key = (_domain(node.domain), node.op_type)
-    if key in functions:
-        return
-    if node.domain not in KNOWN_DOMAINS:
-        raise UnsupportedError(
-            f"{path}: node {_named(node)} is {printable(node.domain)[:99]}::{printable(node.op_type)[:99]}, "
-            "an operator that neither ONNX nor the model defines",
-            hint="export it as standard ONNX operators, or add it to the model as an ONNX function",
-        )
-    if node.domain not in STANDARD:
-        return
-    if not onnx.defs.has(node.op_type, opset, ""):
-        if node.op_type in BORROWED:
-            return
-        raise UnsupportedError(
-            f"{path}: node {_named(node)} is {printable(node.op_type)[:99]}, "
-            f"an operator that ONNX does not have at opset {opset}",
-            hint="export it as standard ONNX operators, or raise the model's opset",
-        )
-    schema = onnx.defs.get_schema(node.op_type, opset, "")
-    for count, least, most, what in (
-        (len(node.inputs), schema.min_input, schema.max_input, "inputs"),
-        (len(node.outputs), schema.min_output, schema.max_output, "outputs"),
-    ):
-        if not least <= count <= most:
-            wanted = str(least) if least == most else f"{least} to {most}"
-            wanted = f"at least {least}" if most > sys.maxsize // 2**33 else wanted
-            raise InputError(
-                f"{path}: node {_named(node)} ({node.op_type}) has {count} {what}; "
-                f"opset {opset} wants {wanted}",
-                hint=AGAIN,
-            )
-    for position, formal in enumerate(schema.inputs):
-        single = formal.option == onnx.defs.OpSchema.FormalParameterOption.Single
-        if single and (position >= len(node.inputs) or node.inputs[position] is None):
-            raise InputError(
-                f"{path}: node {_named(node)} ({node.op_type}) lacks its input {formal.name}",
-                hint=AGAIN,
-            )
-        if position < len(node.inputs):
-            _check_type(path, node, position, schema)
-    _check_attributes(path, node, schema)
-    if node.op_type == "Constant":
-        _check_constant(path, node)
-
-
-def _check_type(path: Path, node: ir.Node, position: int, schema: onnx.defs.OpSchema) -> None:
-    """A weight or an input of the graph has a type that the operator takes."""
-    value, formal = node.inputs[position], schema.inputs[position]
-    stated = value is not None and (value.const_value is not None or value.is_graph_input())
-    if value is None or not stated or not isinstance(value.type, ir.TensorType):
-        return
-    kind = f"tensor({TYPE_NAMES.get(value.type.dtype, value.type.dtype.name.lower())})"
-    if value.type.dtype != ir.DataType.UNDEFINED and kind not in formal.types:
-        raise InputError(
-            f"{path}: node {_named(node)} ({node.op_type}) cannot take {_brief(value.name)} as its "
-            f"{formal.name}: it is a {kind}",
-            hint="its type was changed, or another exporter's fault: export the model again",
-        )
-
-
-def _check_constant(path: Path, node: ir.Node) -> None:
-    given = [name for name in CONSTANTS if name in node.attributes]
-    if len(given) != 1 or len(node.attributes) != 1:
-        raise InputError(
-            f"{path}: node {_named(node)} (Constant) needs exactly one value; it has "
-            f"{_brief(', '.join(node.attributes)) if node.attributes else 'none'}",
-            hint=AGAIN,
-        )
-    if given == ["sparse_value"]:
-        raise UnsupportedError(
-            f"{path}: node {_named(node)} (Constant) holds a sparse tensor, which edgec does not "
-            "read",
-            hint="export it as a dense tensor",
-        )
-
-
-def _check_attributes(path: Path, node: ir.Node, schema: onnx.defs.OpSchema) -> None:
-    """Types as the schema has them; an attribute that it does not know is left to the runtime."""
-    for name, formal in schema.attributes.items():
-        given = node.attributes.get(name)
-        if given is None:
-            if formal.required:
-                raise InputError(
-                    f"{path}: node {_named(node)} ({node.op_type}) lacks the attribute {name}",
-                    hint=AGAIN,
-                )
-            continue
-        wanted = formal.type.name
-        if given.type.name != wanted or (given.value is None and not given.is_ref()):
-            raise InputError(
-                f"{path}: node {_named(node)} ({node.op_type}): its attribute {name} is of type "
-                f"{given.type.name}, not {wanted}",
-                hint=AGAIN,
-            )
 
 
 def first_line(error: BaseException) -> str:
@@ -406,18 +255,12 @@ def printable(text: str) -> str:
 def call(node: onnx.NodeProto) -> str:
     """How a node is called in a message: by its name, or by what it is and makes."""
     if node.name:
-        return _brief(node.name)
+        return brief(node.name)
     made = next((name for name in node.output if name), "")
-    return f"{printable(node.op_type)[:99]} (makes {_brief(made)})"
+    return f"{printable(node.op_type)[:99]} (makes {brief(made)})"
 
 
-def _named(node: ir.Node) -> str:
-    if node.name:
-        return _brief(node.name)
-    made = next((str(value.name) for value in node.outputs if value.name), "")
-    return f"of {_brief(made)}"
-
-
-def _brief(name: object) -> str:
+def brief(name: object) -> str:
+    """A name in quotes, printable and not too long."""
     text = repr(name)
     return text if len(text) <= 120 else f"{text[:100]}…'"

@@ -73,7 +73,7 @@ def command(
     out = Page(json_file)
     _show(out, found)
     if html is not None:
-        from edgec.report.picture import page
+        from edgec.report.inspected import page
 
         partial = html.with_name(html.name + ".partial")
         partial.write_text(page(found), encoding="utf-8")
@@ -87,7 +87,7 @@ def command(
 
 def _show(out: Page, found: Inspection) -> None:
     from edgec.report.figures import bytes_text, macs_text, plain, shape_text
-    from edgec.report.picture import about, fixed_note
+    from edgec.report.inspected import about, fixed_note
 
     out.line(f"{found.graph.source}: {about(found)}")
     for note in fixed_note(found):
@@ -131,7 +131,7 @@ def _show_shortfalls(out: Page, found: Inspection) -> None:
     from edgec.report.figures import amount_text, plain
 
     if not found.shortfalls:
-        out.line("every node runs on the target, and what has weights has an INT8 form there")
+        out.line("nothing is known that it cannot run, and what has weights has an INT8 form there")
         return
     rows = []
     for one in found.shortfalls:
@@ -139,8 +139,15 @@ def _show_shortfalls(out: Page, found: Inspection) -> None:
         more = f", and {len(one.nodes) - MOST_NODES} more" if len(one.nodes) > MOST_NODES else ""
         work = amount_text(one.work) if one.work else "-"
         rows.append(
-            [str(one.level), one.part, plain(one.op_type), str(len(one.nodes)), work]
-            + [plain(f"{one.reason} [{one.evidence}]"), names + more]
+            [
+                str(one.level),
+                one.part,
+                plain(one.op_type),
+                str(len(one.nodes)),
+                work,
+                plain(f"{one.reason} [{one.evidence}]"),
+                names + more,
+            ]
         )
     out.table(["", "part", "op", "nodes", "MACs", "reason [evidence]", "which"], rows)
 

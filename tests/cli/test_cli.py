@@ -31,7 +31,7 @@ BLOCKED = (
     "tokenizers",
     "PIL",
 )
-NEEDS_COMPILE = ["build", "plan"]
+NEEDS_COMPILE = ["build", "plan", "inspect"]
 
 
 def run(

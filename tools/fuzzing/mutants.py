@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+import edit_models
+import edit_nodes
+import edit_values
 import onnx
 from corpus import SHARES
+from edits import EDITS
 from google.protobuf.message import DecodeError, EncodeError
-from mutations import EDITS, damage
 
+FAMILIES = (edit_nodes, edit_values, edit_models)
+# In this order, whatever the order of imports: it is part of what a seed means.
+NAMES = [name for one in FAMILIES for name in EDITS if EDITS[name].__module__ == one.__name__]
 DAMAGED = 0.12  # the share of mutants whose bytes are spoilt, most of which are no protobuf then
 STEPS = (1, 1, 1, 2, 2, 3, 5)
 ATTEMPTS = 6
@@ -42,7 +48,7 @@ def make(
     data = bases[kind][base]
     steps = rng.choice(STEPS)
     spoilt = rng.random() < DAMAGED
-    names = [rng.choice(list(EDITS)) for _ in range(steps * ATTEMPTS)]
+    names = [rng.choice(NAMES) for _ in range(steps * ATTEMPTS)]
     recipe: list[str] = []
     try:
         model = onnx.ModelProto.FromString(data)
@@ -62,7 +68,7 @@ def make(
         except (EncodeError, ValueError):  # nested too deeply to be written
             recipe.append("not written")
     if spoilt and (keep is None or -1 in keep):
-        data = damage(data, Random(f"{seed}/{number}/damage"))
+        data = edit_models.damage(data, Random(f"{seed}/{number}/damage"))
         recipe.append("damage")
     return Mutant(number, f"{kind}/{base}", tuple(recipe), data)
 

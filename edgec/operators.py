@@ -1,0 +1,175 @@
+"""Whether the operators of a graph are such as ONNX has them at the model's opset.
+
+By the schemas of the installed onnx: how many inputs and outputs, which attributes of what type,
+and the types of weights and graph inputs. Types in between are the runtime's to infer.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from edgec.errors import InputError, UnsupportedError
+from edgec.validate import AGAIN, brief, domain, printable
+
+OLDEST_OPSET = 9
+KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
+# ONNX Runtime knows these in ONNX's own domain before, or without, ONNX having them.
+BORROWED = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
+STANDARD = ("", "ai.onnx")
+LARGEST_DIM = 2**40  # elements along one dimension; no device holds them
+CONSTANTS: tuple[str, ...] = ("value", "value_float", "value_floats", "value_int", "value_ints")
+CONSTANTS += ("value_string", "value_strings", "sparse_value")
+# What the specification calls a type, where onnx_ir calls it otherwise.
+TYPE_NAMES = {ir.DataType.FLOAT: "float", ir.DataType.BOOL: "bool"}
+
+
+def check_model(path: Path, model: ir.Model) -> None:
+    """Whether opset, operators, attributes and shapes are such as ONNX has them.
+
+    Raises InputError, or UnsupportedError for an opset or an operator that is not known.
+    """
+    _check_opset(path, model)
+    functions = {(domain(f.domain), f.name) for f in model.functions.values()}
+    version = model.opset_imports.get("", OLDEST_OPSET)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        _check_operator(path, node, version, functions)
+    for function in model.functions.values():
+        own = function.opset_imports.get("", version)
+        for node in ir.traversal.RecursiveGraphIterator(function.graph):
+            _check_operator(path, node, own, functions)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        for axis, dim in enumerate(value.shape or ()):
+            if isinstance(dim, int) and dim > LARGEST_DIM:
+                raise InputError(
+                    f"{path}: dimension {axis} of {value.name!r} is {dim}, more than any device "
+                    "can hold",
+                    hint="export again, with a symbolic dimension where the size varies",
+                )
+
+
+def _check_opset(path: Path, model: ir.Model) -> None:
+    opset = model.opset_imports.get("", OLDEST_OPSET)
+    if opset < OLDEST_OPSET:
+        raise InputError(
+            f"{path}: opset {opset} is older than {OLDEST_OPSET}",
+            hint=f"export with opset {OLDEST_OPSET} or newer",
+        )
+    newest = onnx.defs.onnx_opset_version()
+    imports = [model.opset_imports, *(f.opset_imports for f in model.functions.values())]
+    opset = max(one.get("", OLDEST_OPSET) for one in imports)
+    if opset > newest:
+        raise UnsupportedError(
+            f"{path}: opset {opset} is newer than {newest}, the newest that onnx "
+            f"{onnx.__version__} knows",
+            hint=f"pip install --upgrade onnx, or export with opset {newest} or older",
+        )
+
+
+def _check_operator(path: Path, node: ir.Node, opset: int, functions: set[tuple[str, str]]) -> None:
+    key = (domain(node.domain), node.op_type)
+    if key in functions:
+        return
+    if node.domain not in KNOWN_DOMAINS:
+        raise UnsupportedError(
+            f"{path}: node {named(node)} is {printable(f'{node.domain}::{node.op_type}')[:99]}, "
+            "an operator that neither ONNX nor the model defines",
+            hint="export it as standard ONNX operators, or add it to the model as an ONNX function",
+        )
+    if node.domain not in STANDARD:
+        return
+    if not onnx.defs.has(node.op_type, opset, ""):
+        if node.op_type in BORROWED:
+            return
+        raise UnsupportedError(
+            f"{path}: node {named(node)} is {printable(node.op_type)[:99]}, "
+            f"an operator that ONNX does not have at opset {opset}",
+            hint="export it as standard ONNX operators, or raise the model's opset",
+        )
+    schema = onnx.defs.get_schema(node.op_type, opset, "")
+    for count, least, most, what in (
+        (len(node.inputs), schema.min_input, schema.max_input, "inputs"),
+        (len(node.outputs), schema.min_output, schema.max_output, "outputs"),
+    ):
+        if not least <= count <= most:
+            wanted = str(least) if least == most else f"{least} to {most}"
+            wanted = f"at least {least}" if most > sys.maxsize // 2**33 else wanted
+            raise InputError(
+                f"{path}: node {named(node)} ({node.op_type}) has {count} {what}; "
+                f"opset {opset} wants {wanted}",
+                hint=AGAIN,
+            )
+    for position, formal in enumerate(schema.inputs):
+        single = formal.option == onnx.defs.OpSchema.FormalParameterOption.Single
+        if single and (position >= len(node.inputs) or node.inputs[position] is None):
+            raise InputError(
+                f"{path}: node {named(node)} ({node.op_type}) lacks its input {formal.name}",
+                hint=AGAIN,
+            )
+        if position < len(node.inputs):
+            _check_type(path, node, position, schema)
+    _check_attributes(path, node, schema)
+    if node.op_type == "Constant":
+        _check_constant(path, node)
+
+
+def _check_type(path: Path, node: ir.Node, position: int, schema: onnx.defs.OpSchema) -> None:
+    """A weight or an input of the graph has a type that the operator takes."""
+    value, formal = node.inputs[position], schema.inputs[position]
+    stated = value is not None and (value.const_value is not None or value.is_graph_input())
+    if value is None or not stated or not isinstance(value.type, ir.TensorType):
+        return
+    kind = f"tensor({TYPE_NAMES.get(value.type.dtype, value.type.dtype.name.lower())})"
+    if value.type.dtype != ir.DataType.UNDEFINED and kind not in formal.types:
+        raise InputError(
+            f"{path}: node {named(node)} ({node.op_type}) cannot take {brief(value.name)} as its "
+            f"{formal.name}: it is a {kind}",
+            hint="its type was changed, or another exporter's fault: export the model again",
+        )
+
+
+def _check_constant(path: Path, node: ir.Node) -> None:
+    given = [name for name in CONSTANTS if name in node.attributes]
+    if len(given) != 1 or len(node.attributes) != 1:
+        raise InputError(
+            f"{path}: node {named(node)} (Constant) needs exactly one value; it has "
+            f"{brief(', '.join(node.attributes)) if node.attributes else 'none'}",
+            hint=AGAIN,
+        )
+    if given == ["sparse_value"]:
+        raise UnsupportedError(
+            f"{path}: node {named(node)} (Constant) holds a sparse tensor, which edgec does not "
+            "read",
+            hint="export it as a dense tensor",
+        )
+
+
+def _check_attributes(path: Path, node: ir.Node, schema: onnx.defs.OpSchema) -> None:
+    """Types as the schema has them; an attribute that it does not know is left to the runtime."""
+    for name, formal in schema.attributes.items():
+        given = node.attributes.get(name)
+        if given is None:
+            if formal.required:
+                raise InputError(
+                    f"{path}: node {named(node)} ({node.op_type}) lacks the attribute {name}",
+                    hint=AGAIN,
+                )
+            continue
+        wanted = str(formal.type).rpartition(".")[2]
+        if given.type.name != wanted or (given.value is None and not given.is_ref()):
+            raise InputError(
+                f"{path}: node {named(node)} ({node.op_type}): its attribute {name} is of type "
+                f"{given.type.name}, not {wanted}",
+                hint=AGAIN,
+            )
+
+
+def named(node: ir.Node) -> str:
+    """How a node is called in a message."""
+    if node.name:
+        return brief(node.name)
+    made = next((str(value.name) for value in node.outputs if value.name), "")
+    return f"of {brief(made)}"
