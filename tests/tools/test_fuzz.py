@@ -1,0 +1,228 @@
+"""The fuzzer sees what it looks for, makes the same mutants again; what it found once is mended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import graphs
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "fuzzing"))
+
+import fuzz
+import mutants
+import pipeline
+from edits import EDITS
+
+SMALL = ("cnn_opset9", "mlp", "function", "lstm", "float16_io", "if_capture")
+VALUE = helper.make_tensor_value_info
+
+
+@pytest.fixture(scope="module")
+def bases() -> dict[str, dict[str, bytes]]:
+    good = {name: graphs.path(name).read_bytes() for name in SMALL}
+    bad = {path.stem: path.read_bytes() for path in sorted(graphs.HOSTILE.glob("*.onnx"))}
+    return {"fixture": good, "node": good, "light": good, "hostile": bad}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> fuzz.Folder:
+    return fuzz.Folder(tmp_path)
+
+
+def test_the_same_numbers_make_the_same_mutant(bases: dict[str, dict[str, bytes]]) -> None:
+    first = [mutants.make(bases, 3, number) for number in range(40)]
+    assert first == [mutants.make(bases, 3, number) for number in range(40)]
+    assert first != [mutants.make(bases, 4, number) for number in range(40)]
+
+
+def test_a_step_less_leaves_the_others_as_they_were(bases: dict[str, dict[str, bytes]]) -> None:
+    number = next(n for n in range(200) if len(mutants.make(bases, 3, n).recipe) >= 3)
+    whole = mutants.make(bases, 3, number)
+    assert mutants.make(bases, 3, number, [-1, *range(9)]) == whole
+    fewer = mutants.make(bases, 3, number, [-1, *range(1, 9)])
+    assert fewer.recipe == whole.recipe[1:]
+
+
+def test_every_edit_finds_something_to_change() -> None:
+    """On one of the fixtures at least; and what it leaves can be written."""
+    idle = set(EDITS)
+    for name in ("function", "if_capture", "cnn"):
+        data = graphs.path(name).read_bytes()
+        for key in EDITS:
+            for attempt in range(4):
+                model = onnx.load_from_string(data)
+                changed = EDITS[key](model, Random(f"{name}/{key}/{attempt}"))
+                if changed and model.SerializeToString() != data:
+                    idle.discard(key)
+    assert idle == set()
+
+
+def test_mutants_of_small_models(bases: dict[str, dict[str, bytes]], folder: fuzz.Folder) -> None:
+    results = [fuzz.run(folder, mutants.make(bases, 11, number), 11) for number in range(60)]
+    assert [r for r in results if r["finding"]] == []
+    assert sum(r["parses"] for r in results) >= 30
+    stages = Counter(r["stage"] for r in results)
+    assert stages["load"] > 5
+    assert stages["planned"] > 5
+    assert stages["written"] > 1
+    told = fuzz.figures(results)
+    assert told.startswith("60 mutants, ")
+    assert told.endswith("findings: none")
+
+
+# What it must see
+
+
+def _crash(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _leave(*_: Any) -> None:
+    os._exit(3)
+
+
+def _sleep(*_: Any) -> None:
+    time.sleep(100)
+
+
+def _spin(*_: Any) -> None:
+    while True:
+        pass
+
+
+def _fail(*_: Any) -> None:
+    raise ValueError("oh")
+
+
+def _run_out_of_memory(*_: Any) -> None:
+    np.ones(pipeline.MEMORY, np.float64)
+
+
+def _read_outside(*_: Any) -> None:
+    with open("/etc/hostname") as stream:
+        stream.read()
+
+
+def _connect(*_: Any) -> None:
+    with socket.socket() as one:
+        one.settimeout(0.1)
+        one.connect(("127.0.0.1", 9))
+
+
+@pytest.mark.parametrize(
+    ("deed", "finding", "word"),
+    [
+        (_crash, "crash", "SIGSEGV"),
+        (_leave, "crash", "exit 3"),
+        (_sleep, "hang", "in start"),
+        (_spin, "hang", "in start"),
+        (_fail, "traceback", "ValueError: oh"),
+        (_run_out_of_memory, "traceback", "MemoryError"),
+        (_read_outside, "outside", "/etc/hostname"),
+        (_connect, "outside", "socket.connect"),
+    ],
+)
+def test_it_sees(
+    deed: Callable[..., None],
+    finding: str,
+    word: str,
+    folder: fuzz.Folder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipeline, "_run", deed)
+    monkeypatch.setattr(pipeline, "PATIENCE", 1.5)
+    monkeypatch.setattr(pipeline, "SECONDS", 1)
+    folder.model.write_bytes(b"")
+    result = pipeline.examine(folder.model, 0, False)
+    assert result["finding"] == finding
+    if finding != "outside" or deed is _read_outside:
+        assert word in result["error"]
+
+
+def test_it_sees_the_canary_opened_by_whomever(folder: fuzz.Folder) -> None:
+    assert not folder.touched()
+    (folder.inner / "hard.bin").stat()
+    assert not folder.touched()
+    os.close(os.open(folder.inner / "hard.bin", os.O_RDONLY))
+    assert folder.touched()
+    assert not folder.touched()
+
+
+# What it found once
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    weights: list[TensorProto] = [],  # noqa: B006
+    functions: list[onnx.FunctionProto] = [],  # noqa: B006
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes, "g", [VALUE("x", 1, ["n", 3, 8, 8])], [VALUE("y", 1, None)], weights
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=8)
+
+
+def clip_between_many() -> onnx.ModelProto:
+    """Bounds of Clip that are no scalars, behind an INT8 convolution."""
+    weight = onnx.numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w")
+    bounds = onnx.numpy_helper.from_array(np.array([0, 1], np.float32), "low")
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], "conv"),
+        helper.make_node("Clip", ["c", "low"], ["y"], "clip"),
+    ]
+    return _model(nodes, [weight, bounds])
+
+
+def constant_of_nothing() -> onnx.ModelProto:
+    """A Constant without a value."""
+    nodes = [
+        helper.make_node("Constant", [], ["k"], "constant"),
+        helper.make_node("Add", ["x", "k"], ["y"], "add"),
+    ]
+    return _model(nodes)
+
+
+def function_out_of_order() -> onnx.ModelProto:
+    """A function whose nodes stand before those that they read."""
+    inner = [helper.make_node("Neg", ["t"], ["b"]), helper.make_node("Relu", ["a"], ["t"])]
+    opsets = [helper.make_opsetid("", 17)]
+    function = helper.make_function("own", "F", ["a"], ["b"], inner, opsets)
+    return _model([helper.make_node("F", ["x"], ["y"], "call", domain="own")], [], [function])
+
+
+def tensor_of_no_type() -> onnx.ModelProto:
+    """A constant of a data type that there is not; onnx_ir asks it for its size."""
+    tensor = TensorProto(name="k", data_type=-1, dims=[2], raw_data=b"\0" * 8)
+    nodes = [
+        helper.make_node("Constant", [], ["k"], "constant", value=tensor),
+        helper.make_node("Add", ["x", "k"], ["y"], "add"),
+    ]
+    return _model(nodes)
+
+
+FOUND = [clip_between_many, constant_of_nothing, function_out_of_order, tensor_of_no_type]
+
+
+@pytest.mark.parametrize("recipe", FOUND, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("number", [3, 1])  # with data and without, on two targets
+def test_what_was_found_once(
+    recipe: Callable[[], onnx.ModelProto], number: int, folder: fuzz.Folder
+) -> None:
+    folder.model.write_bytes(recipe().SerializeToString())
+    result = pipeline.examine(folder.model, number, number == 1)
+    assert result["finding"] == "", result
+    assert not folder.touched()
