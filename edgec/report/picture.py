@@ -19,6 +19,7 @@ WIDTH, GAP, ROW = 232, 190, 17  # of a box, between columns, of a line of text
 HEAD, PAD, BETWEEN = 46, 14, 34
 PILL = 30
 MARGIN = 26
+CROWD = 8  # arrows at one box, from which labels would lie upon each other
 MOST_OPS, MOST_LINES, MOST_MISSING = 5, 3, 3
 
 
@@ -91,6 +92,9 @@ def _layout(found: Inspection) -> tuple[dict[str, _Place], int]:
     for place in places.values():
         place.column = used.index(place.column)
     _stack(found, places, len(used))
+    above = min(place.y for place in places.values()) - MARGIN
+    for place in places.values():
+        place.y -= above
     return places, len(used)
 
 
@@ -196,7 +200,12 @@ def _arrows(found: Inspection, places: Mapping[str, _Place]) -> str:
         near = min(end[0] - start[0], GAP)
         x = end[0] - near // 2 if near < end[0] - start[0] else (start[0] + end[0]) // 2
         y = end[1] if near < end[0] - start[0] else (start[1] + end[1]) // 2
-        labels.append(_label(x, y, crossings))
+        crowded = len(leaving[pair[0]]) > CROWD or len(arriving[pair[1]]) > CROWD
+        if crowded:  # beside the pill, where arrows are still apart
+            x, y = (
+                (end[0] - 84, end[1]) if pair[1].startswith("out:") else (start[0] + 84, start[1])
+            )
+        labels.append(_label(x, y, crossings, crowded))
     return "".join(lines + labels)
 
 
@@ -213,13 +222,15 @@ def _thickness(crossings: Sequence[Crossing]) -> float:
     return min(1.4 + max(len(str(size)) - 3, 0) * 0.55, 5.0)
 
 
-def _label(x: int, y: int, crossings: Sequence[Crossing]) -> str:
-    """The sizes of what crosses, over its types and shapes."""
+def _label(x: int, y: int, crossings: Sequence[Crossing], crowded: bool) -> str:
+    """The sizes of what crosses, over its types and shapes; in a crowd the first size alone."""
     rows: list[tuple[str, str]] = []
-    for one in crossings[:MOST_LINES]:
+    for one in crossings[: 1 if crowded else MOST_LINES]:
         rows.append(("size", "size unknown" if one.size is None else bytes_text(one.size)))
         rows.append(("label", f"{one.dtype} {shape_text(one.shape)}"))
-    if len(crossings) > MOST_LINES:
+    if crowded:
+        rows = rows[:1]
+    elif len(crossings) > MOST_LINES:
         rows.append(("label", f"and {len(crossings) - MOST_LINES} more"))
     rows = [(kind, short(text, 27)) for kind, text in rows]
     wide = max(len(text) for _, text in rows) * 6.2 + 10
