@@ -58,7 +58,8 @@ def _check_external(path: Path, name: str, tensor: ir.ExternalTensor) -> Path:
     try:
         file = (path.parent / location).resolve()
         leaves = os.path.isabs(location) or not file.is_relative_to(folder)
-        exists = not leaves and file.is_file()
+        # as it stands, too: onnx_ir opens the path without resolving it
+        exists = not leaves and os.path.isfile(os.path.join(folder, location)) and file.is_file()
     except (OSError, RuntimeError) as error:  # a name too long, links in a circle
         raise InputError(
             f"{told} has a path that cannot be followed: {shown}: {first_line(error)}",

@@ -119,11 +119,13 @@ def _check_operator(path: Path, node: ir.Node, opset: int, functions: set[tuple[
 def _check_type(path: Path, node: ir.Node, position: int, schema: onnx.defs.OpSchema) -> None:
     """A weight or an input of the graph has a type that the operator takes."""
     value, formal = node.inputs[position], schema.inputs[position]
-    stated = value is not None and (value.const_value is not None or value.is_graph_input())
-    if value is None or not stated or not isinstance(value.type, ir.TensorType):
+    if value is None or not (value.const_value is not None or value.is_graph_input()):
         return
-    kind = f"tensor({TYPE_NAMES.get(value.type.dtype, value.type.dtype.name.lower())})"
-    if value.type.dtype != ir.DataType.UNDEFINED and kind not in formal.types:
+    dtype = value.dtype if value.const_value is None else value.const_value.dtype
+    if dtype is None or dtype == ir.DataType.UNDEFINED:
+        return
+    kind = f"tensor({TYPE_NAMES.get(dtype, dtype.name.lower())})"
+    if kind not in formal.types:
         raise InputError(
             f"{path}: node {named(node)} ({node.op_type}) cannot take {brief(value.name)} as its "
             f"{formal.name}: it is a {kind}",

@@ -7,6 +7,7 @@ inside of nodes and functions. Operators are judged in `edgec.operators`, weight
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def _check_texts(path: Path, proto: onnx.ModelProto) -> None:
         if isinstance(body, onnx.GraphProto):
             values += [*body.input, *body.output]
             domains += [tensor.name for tensor in body.initializer]
+            for tensor in body.initializer:
+                _check_tensor(path, tensor)
         else:
             domains += [body.name, body.domain, *body.input, *body.output]
         for value in values:
@@ -52,10 +55,33 @@ def _check_texts(path: Path, proto: onnx.ModelProto) -> None:
             names += [text for one in node.attribute for text in (one.name, one.ref_attr_name)]
             if not all(isinstance(text, str) for text in names):
                 raise _no_text(path, f"node {node.name!r}")
+            for attribute in node.attribute:
+                for tensor in (attribute.t, *attribute.tensors):
+                    _check_tensor(path, tensor)
             bodies += graphs_in(node)
     for text in domains:
         if not isinstance(text, str):
             raise _no_text(path, f"{text!r}")
+
+
+def _check_tensor(path: Path, tensor: onnx.TensorProto) -> None:
+    """No dimension is negative; where an external tensor lies is stated once, in whole numbers."""
+    if any(dim < 0 for dim in tensor.dims):
+        raise InputError(
+            f"{path}: weight {brief(tensor.name)} is damaged: its shape is {list(tensor.dims)[:9]}",
+            hint=DAMAGED,
+        )
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return
+    keys = [entry.key for entry in tensor.external_data]
+    for entry in tensor.external_data:
+        number = entry.key not in ("offset", "length") or re.fullmatch(r"[0-9]{1,30}", entry.value)
+        if not number or keys.count(entry.key) > 1:
+            told = f"{entry.key} {brief(entry.value)}" if not number else f"two of {entry.key}"
+            raise InputError(
+                f"{path}: weight {brief(tensor.name)} is damaged: its place in a file has {told}",
+                hint=DAMAGED,
+            )
 
 
 def _no_text(path: Path, what: str) -> InputError:

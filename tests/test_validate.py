@@ -207,7 +207,7 @@ def _two_functions(proto: ModelProto) -> None:
 
 Spoil = Callable[[ModelProto], None]
 BAD: dict[Spoil, tuple[type[EdgecError], str, str]] = {
-    _cycle: (InputError, "a cycle: 'first' -> 'second' -> 'first'", "cannot depend on itself"),
+    _cycle: (InputError, "a cycle: 'second' -> 'first' -> 'second'", "cannot depend on itself"),
     _cycle_through_a_branch: (InputError, "'around'", "cannot depend on itself"),
     _cycle_inside_a_branch: (InputError, "the graph contains a cycle: 'inner'", "a Loop if it"),
     _two_inputs: (InputError, "has two inputs 'x'", "check_model"),
@@ -222,7 +222,7 @@ BAD: dict[Spoil, tuple[type[EdgecError], str, str]] = {
     _many_inputs: (InputError, "node 'first' (Relu) has 3 inputs; opset 17 wants 1", "check"),
     _no_outputs: (InputError, "node 'second' has no outputs", "check_model"),
     _confused: (InputError, "its attribute transB is of type STRING, not INT", "check_model"),
-    _confused_type: (InputError, "not a readable ONNX model", "export or copy it again"),
+    _confused_type: (InputError, "its attribute transB is of type TENSOR, not INT", "check_model"),
     _lacks_attribute: (InputError, "node 'first' (Cast) lacks the attribute to", "check_model"),
     _constant_of_nothing: (InputError, "'constant' (Constant) needs exactly one value", "check"),
     _text_weight: (InputError, "(Gemm) cannot take 'w' as its B: it is a tensor(string)", "export"),
@@ -322,8 +322,8 @@ ABSENT = [
     "file:///etc/passwd",
     "nowhere.bin",
 ]
-ABSENT += ["pipe.bin", "sub", ".", "W.BIN", "w.bin/", "w.bin/../w.bin", "dangling.bin"]
-UNREADABLE = ["", "w.bin\0", "\0", "../canary.bin\0w.bin", "x" * 5000, "circle.bin"]
+ABSENT += ["pipe.bin", "sub", ".", "W.BIN", "w.bin/", "w.bin/../w.bin", "dangling.bin", "x" * 5000]
+UNREADABLE = ["", "w.bin\0", "\0", "../canary.bin\0w.bin", "circle.bin"]
 
 
 @pytest.fixture(scope="module")
@@ -377,14 +377,14 @@ def test_a_path_that_is_none(location: str, trap: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"offset": "-8"}, "lies at -8 with 128 bytes"),
-        ({"length": "-1"}, "lies at 0 with -1 bytes"),
+        ({"offset": "-8"}, "has offset '-8'"),
+        ({"length": "-1"}, "has length '-1'"),
         ({"length": "64"}, "ends before weight 'w'"),
         ({"offset": "200"}, "ends before weight 'w'"),
         ({"offset": str(1 << 63)}, "ends before weight 'w'"),
         ({"length": "9" * 30}, "ends before weight 'w'"),
-        ({"offset": "x"}, "not a readable ONNX model"),
-        ({"length": "1e3"}, "not a readable ONNX model"),
+        ({"offset": "x"}, "weight 'w' is damaged: its place in a file has offset 'x'"),
+        ({"length": "1e3"}, "has length '1e3'"),
     ],
 )
 def test_a_place_in_a_file_that_is_none(more: dict[str, str], message: str, trap: Path) -> None:
@@ -404,7 +404,7 @@ def test_a_type_that_cannot_lie_in_a_file(kind: int, trap: Path) -> None:
     proto = external("w.bin")
     proto.graph.node[1].input[1] = "b"  # so that its type is not what is wrong
     proto.graph.initializer[0].data_type = kind
-    assert "cannot lie in a file" in error(proto, trap).message
+    assert "weight 'w' is damaged" in error(proto, trap).message
 
 
 def test_what_lies_inside_is_read_from_there(trap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
