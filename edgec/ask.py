@@ -122,7 +122,6 @@ def _said(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [
-        line for line in lines if not line.startswith(("Exception from", "Check '", "While"))
-    ]
+    idle = ("Exception from", "Check '", "While", "FrontEnd API failed", "Model wasn't fully")
+    telling = [line for line in lines if not line.startswith(idle) and not line.endswith(":")]
     return ((telling or lines or [type(error).__name__])[0])[:300]

@@ -225,17 +225,20 @@ def _shortfalls(
     stated = _stated(graph.model)
     try:
         plan = assign(graph, parts, Policy(), target, data=True)
+        homes, decisions, schemes = plan.runtimes, plan.decisions, plan.schemes
+        notes = []
     except UnsupportedError as error:
-        return (), (f"no plan: {error.message}",)
+        homes = {part.name: target.runtimes[0].name for part in parts}
+        decisions, schemes = {}, {}
+        notes = [f"there is no plan for it as it stands: {error.message}"]
     found: dict[tuple[Level, str, str, str, str, str], list[str]] = {}
-    notes: list[str] = []
     for part in parts:
-        runtime = target.runtime(plan.runtimes[part.name])
+        runtime = target.runtime(homes[part.name])
         refused = _refused(graph, part, nodes, runtime, ask)
         for name in part.nodes:
             node = nodes[name]
             verdict = refused.get(name) or _in_float(
-                node, plan.decisions[name], plan.schemes[part.name]
+                node, decisions.get(name), schemes.get(part.name)
             )
             if verdict is not None:
                 level, reason, evidence = verdict
@@ -294,9 +297,9 @@ def _open(node: ir.Node) -> list[str]:
     )
 
 
-def _in_float(node: ir.Node, decision: Decision, scheme: Scheme) -> Verdict | None:
+def _in_float(node: ir.Node, decision: Decision | None, scheme: Scheme | None) -> Verdict | None:
     """Nodes with work that stay in float where their part is INT8, with the plan's reason."""
-    if scheme in FLOATS or decision.scheme not in FLOATS:
+    if decision is None or scheme in FLOATS or decision.scheme not in FLOATS:
         return None
     if weight(node) is None and not macs(node):
         return None

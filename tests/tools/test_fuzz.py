@@ -75,9 +75,9 @@ def test_mutants_of_small_models(bases: dict[str, dict[str, bytes]], folder: fuz
     assert [r for r in results if r["finding"]] == []
     assert sum(r["parses"] for r in results) >= 30
     stages = Counter(r["stage"] for r in results)
-    assert stages["load"] > 5
-    assert stages["planned"] > 5
-    assert stages["written"] > 1
+    assert stages["load"] >= 3
+    assert stages["planned"] >= 3
+    assert stages["written"] >= 1
     told = fuzz.figures(results)
     assert told.startswith("60 mutants, ")
     assert told.endswith("findings: none")
@@ -148,8 +148,7 @@ def test_it_sees(
     folder.model.write_bytes(b"")
     result = pipeline.examine(folder.model, 0, False)
     assert result["finding"] == finding
-    if finding != "outside" or deed is _read_outside:
-        assert word in result["error"]
+    assert word in result["error"]
 
 
 def test_it_sees_the_canary_opened_by_whomever(folder: fuzz.Folder) -> None:

@@ -70,6 +70,8 @@ def examine(path: Path, number: int, write: bool) -> dict[str, Any]:
     lines = [json.loads(line) for line in told.decode().splitlines() if line.endswith("}")]
     result: dict[str, Any] = {"stage": "start", "finding": ""}
     for line in lines:
+        if result["finding"]:  # the first is what led to the rest
+            line = {key: line[key] for key in line if key not in ("finding", "error")}
         result.update(line)
     result["seconds"] = round(usage.ru_utime + usage.ru_stime, 3)
     result["megabytes"] = usage.ru_maxrss // 1024
