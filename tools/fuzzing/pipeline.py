@@ -111,7 +111,11 @@ def _child(path: Path, number: int, write: bool, writer: int) -> None:
     def tell(**facts: Any) -> None:
         os.write(writer, json.dumps(facts).encode() + b"\n")
 
+    over: list[bool] = []  # what follows reads sources for the trace
+
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
+        if over:
+            return
         if event == "open" and isinstance(arguments[0], str | bytes):
             name = os.path.realpath(os.fsdecode(arguments[0]))
             inside = (*LIBRARIES, *homes, "/proc/self/", f"/proc/{os.getpid()}/", "/proc/cpuinfo")
@@ -134,10 +138,12 @@ def _child(path: Path, number: int, write: bool, writer: int) -> None:
     try:
         _run(path, number, write, tell)
     except EdgecError as error:
+        over.append(True)
         facts = {"refused": type(error).__name__, "error": error.message[:300]}
         if not error.hint or len(error.message) > 3000 or not error.message.isprintable():
             facts["finding"] = "unreadable error"
     except BaseException as error:
+        over.append(True)
         frames = traceback.extract_tb(error.__traceback__)
         own = [f for f in frames if "/edgec/" in f.filename] or frames
         facts = {
