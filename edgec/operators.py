@@ -121,6 +121,8 @@ def _check_type(path: Path, node: ir.Node, position: int, schema: onnx.defs.OpSc
     value, formal = node.inputs[position], schema.inputs[position]
     if value is None or not (value.const_value is not None or value.is_graph_input()):
         return
+    if value.const_value is None and not isinstance(value.type, ir.TensorType):
+        return  # a sequence or an optional
     dtype = value.dtype if value.const_value is None else value.const_value.dtype
     if dtype is None or dtype == ir.DataType.UNDEFINED:
         return

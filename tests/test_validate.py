@@ -262,6 +262,24 @@ def test_a_bad_graph_is_refused_with_its_place(spoil: Spoil, tmp_path: Path) -> 
     assert hint in found.hint
 
 
+def test_sequences_and_optionals_are_no_tensors(tmp_path: Path) -> None:
+    """Their operators stand in the specification by types of their own."""
+    tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, [2])
+    sequence = helper.make_sequence_type_proto(tensor)
+    x = helper.make_value_info("x", sequence)
+    o = helper.make_value_info("o", helper.make_optional_type_proto(tensor))
+    nodes = [
+        helper.make_node("SequenceLength", ["x"], ["n"]),
+        helper.make_node("OptionalHasElement", ["o"], ["has"]),
+    ]
+    outputs = [VALUE("n", TensorProto.INT64, []), VALUE("has", TensorProto.BOOL, [])]
+    made = helper.make_graph(nodes, "g", [x, o], outputs)
+    path = tmp_path / "model.onnx"
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(made, opset_imports=opsets, ir_version=8), path)
+    assert len(load(path).model.graph) == 2
+
+
 def _nested(depth: int) -> bytes:
     """If in If in If; built from bytes, since protobuf itself refuses to go that deep."""
     proto = onnx.load_from_string(_bytes(IF))
