@@ -34,8 +34,8 @@ def load(path: Path) -> Graph:
         )
     model = _read(path)
     _forget_sizes(model)
-    data = check_weights(path, model)
     check_model(path, model)
+    data = check_weights(path, model)
     total = size + sum(os.stat(file).st_size for file in data)
     return Graph(model=model, source=path.name, sha256=_hash([path, *data]), bytes=total)
 

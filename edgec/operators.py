@@ -123,7 +123,10 @@ def _check_type(path: Path, node: ir.Node, position: int, schema: onnx.defs.OpSc
         return
     if value.const_value is None and not isinstance(value.type, ir.TensorType):
         return  # a sequence or an optional
-    dtype = value.dtype if value.const_value is None else value.const_value.dtype
+    try:
+        dtype = value.dtype if value.const_value is None else value.const_value.dtype
+    except ValueError:  # of no type that there is: `check_weights` says so
+        return
     if dtype is None or dtype == ir.DataType.UNDEFINED:
         return
     kind = f"tensor({TYPE_NAMES.get(dtype, dtype.name.lower())})"
