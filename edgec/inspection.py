@@ -13,13 +13,14 @@ from enum import StrEnum
 
 import onnx_ir as ir
 
+from edgec.able import unable, written_out
+from edgec.ask import answers, asked_of, not_asked
 from edgec.assign import assign
 from edgec.canonicalise import canonicalise
 from edgec.errors import UnsupportedError
 from edgec.graphs import weight
 from edgec.macs import REPEATED, Amount, dims, macs, number, product
 from edgec.partition import partition
-from edgec.ask import answers, asked_of, not_asked
 from edgec.types import Decision, Graph, Part, Policy, Range, Runtime, Scheme, Target
 
 OUTSIDE = ""  # the end of a crossing that is the caller
@@ -273,13 +274,19 @@ def _refused(
     """Nodes that the runtime does not take at all, or only with limits."""
     found: dict[str, Verdict] = {}
     own = [nodes[name] for name in part.nodes]
+    for node in own:
+        row = f"{runtime.name}, the table"
+        if why := unable(node, runtime):
+            found[str(node.name)] = (Level.CANNOT, why, row)
+        elif why := written_out(node, runtime):
+            found[str(node.name)] = (Level.LIMITS, f"written out in simpler ops: {why}", row)
     if runtime.static_shapes:
         table = f"{runtime.name} ({runtime.confidence}: {runtime.source})"
         for node in own:
             open_dims = _open(node)
             if open_dims:
                 reason = f"fixed shapes only, and {', '.join(open_dims)} is open: give --shape"
-                found[str(node.name)] = (Level.LIMITS, reason, table)
+                found.setdefault(str(node.name), (Level.LIMITS, reason, table))
     if ask:
         for answer in answers(graph.model, own, runtime):
             if answer.reason:

@@ -12,12 +12,12 @@ import onnx_ir as ir
 import pytest
 import small
 
+from edgec.ask import answers, not_asked
 from edgec.errors import UnsupportedError
 from edgec.inspection import OUTSIDE, Inspection, Level, inspect
 from edgec.load import load
 from edgec.macs import Amount, number
 from edgec.minimal import distinct, file_name, minimal, save_minimal, signature
-from edgec.ask import answers, not_asked
 from edgec.target import load_target
 from edgec.types import Range, Target
 
@@ -118,15 +118,14 @@ def test_openvino_is_asked_too() -> None:
 
 
 def test_an_opset_that_cannot_sink() -> None:
-    """A runtime whose newest opset lacks the operator: the converter cannot help."""
-    text = "g (float[n, 4] x) => (float[n, 4] y) { [late] y = Gelu (x) }"
-    runtime = replace(load_target("generic").runtimes[0], max_opset=19)
-    graph = small.canonical(small.model(text, 20))
-    late = [node for node in graph.model.graph if node.op_type == "Gelu"]
-    replies = answers(graph.model, late, runtime)
-    if late:  # canonical rewrites may write it out
-        assert "opset" in replies[0].reason
-        assert replies[0].evidence == "the opset that onnxruntime takes"
+    """A runtime whose newest opset lacks the operator, which nothing simpler can stand for."""
+    text = """g (float[1, 1, 3, 3] x, float[1, 8, 2, 2] o) => (float[1, 1, 2, 2] y)
+        { [late] y = DeformConv (x, w, o) }"""
+    runtime = replace(load_target("generic").runtimes[0], max_opset=18)
+    graph = small.canonical(small.model(text, 19, w=np.ones((1, 1, 2, 2), np.float32)))
+    (reply,) = answers(graph.model, [small.node(graph.model, "late")], runtime)
+    assert "opset" in reply.reason
+    assert reply.evidence == "the opset that onnxruntime takes"
 
 
 def test_a_runtime_of_fixed_shapes() -> None:
@@ -140,6 +139,18 @@ def test_a_runtime_of_fixed_shapes() -> None:
     assert any("for want of a npu" in note or "brings it" in note for note in open_shapes.notes)
     closed = fixture("cnn", npu, image=tuple(Range(n, n) for n in (1, 3, 32, 32)))
     assert not [one for one in closed.shortfalls if one.level is Level.LIMITS]
+
+
+def test_what_the_table_says_a_runtime_lacks() -> None:
+    target = load_target("generic")
+    row = replace(target.runtimes[0], unsupported={"Sigmoid": "documented: a manual"})
+    text = "g (float[n, 4] x) => (float[n, 4] y) { [curve] y = Sigmoid (x) }"
+    one = replace(target, runtimes=(row,))
+    found = inspect(small.graph(small.model(text)), {}, one, ask=False)
+    (told,) = found.shortfalls
+    assert told.nodes == ("curve",)
+    assert "a manual" in told.reason
+    assert told.evidence == "onnxruntime, the table"
 
 
 def test_float_where_the_part_is_int8() -> None:
