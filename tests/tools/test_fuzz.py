@@ -213,7 +213,16 @@ def tensor_of_no_type() -> onnx.ModelProto:
     return _model(nodes)
 
 
+def texts_as_a_weight() -> onnx.ModelProto:
+    """A convolution whose weight is texts, though the graph declares it as float."""
+    weight = helper.make_tensor("w", TensorProto.STRING, [1], [b"a"])
+    made = _model([helper.make_node("Conv", ["x", "w"], ["y"], "conv")], [weight])
+    made.graph.value_info.append(VALUE("w", TensorProto.FLOAT, [4, 3, 3, 3]))
+    return made
+
+
 FOUND = [clip_between_many, constant_of_nothing, function_out_of_order, tensor_of_no_type]
+FOUND += [texts_as_a_weight]
 
 
 @pytest.mark.parametrize("recipe", FOUND, ids=lambda one: one.__name__)
