@@ -367,3 +367,27 @@ def test_the_probe_of_this_machine() -> None:
     assert device.arch == os.uname().machine
     assert bool(device.version) != bool(device.missing)
     assert stamp.name(device).startswith(device.arch)
+
+
+def test_as_close_to_float_as_the_build_was_is_good_enough() -> None:
+    from edgec.runtime.selftest import compare, compare_with_float
+
+    rng = np.random.default_rng(0)
+    exact = {"y": rng.normal(size=500).astype(np.float32)}
+
+    def noisy(level: float, seed: int) -> dict[str, Any]:
+        noise = np.random.default_rng(seed).normal(size=500).astype(np.float32)
+        return {"y": exact["y"] + np.float32(level) * noise}
+
+    golden = noisy(0.1, 1)
+    for level, good in ((0.1, True), (0.0, True), (0.2, False), (float("nan"), False)):
+        made = noisy(level, 2)
+        assert not compare(made, golden, 0.02).passed
+        assert compare_with_float(made, golden, exact, 0.02).passed is good, level
+    (check,) = compare_with_float(noisy(0.1, 2), golden, exact, 0.02).outputs
+    assert (check.against, check.problem) == ("float", "")
+    (check,) = compare_with_float(golden, golden, exact, 0.02).outputs
+    assert check.against == "golden"
+    assert not compare_with_float({"y": golden["y"][:9]}, golden, exact, 0.02).passed
+    whole = {"y": np.arange(5)}
+    assert not compare_with_float({"y": np.arange(5) + 1}, whole, whole, 0.02).passed
