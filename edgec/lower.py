@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 from onnx import helper
+from onnx_ir.passes import common
 from onnxscript import version_converter
 
 from edgec.able import picky, written_out
@@ -25,6 +26,8 @@ def lower(model: ir.Model, runtime: Runtime) -> ir.Model:
         for node in list(model.graph):
             if written_out(node, runtime):
                 expand(node)
+        # the converter of opsets reads constants from initialisers alone
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     if opset(model) > runtime.max_opset:
         before = opset(model)
         version_converter.convert_version(model, runtime.max_opset, fallback=True)

@@ -60,7 +60,13 @@ def show(report: Report, json_file: str | None) -> None:
         out.line(f"note: {note}")
     int8 = sum(artifact.optimised.int8 for artifact in report.artifacts)
     total = int8 + sum(artifact.optimised.float for artifact in report.artifacts)
-    out.line(f"{int8} of {total} weighted ops run in INT8, counted in the backend's own graph")
+    unseen = [one.engine for one in report.artifacts if one.build and not one.layers]
+    where = (
+        f"as emitted: {', '.join(unseen)} is built on the device"
+        if unseen
+        else ("counted in the backend's own graph")
+    )
+    out.line(f"{int8} of {total} weighted ops run in INT8, {where}")
     change = report.bundle_bytes / max(report.source_bytes, 1) - 1
     out.line(
         f"{report.bundle}: {megabytes(report.bundle_bytes)} MB with its runtime and golden data, "

@@ -2,7 +2,9 @@
 
     answer = run("edgec.runtime.tensorrt_build:build", request, seconds=3600, memory=4 << 30)
 
-Request and answer are JSON. The process ends with this one, even if this one is killed.
+Request and answer are JSON. The process ends with this one, even if this one is killed. Where the
+system allows it has the same addresses each time: TensorRT-RTX 1.7.1 orders some names of an engine
+with dynamic shapes by address, so that no two builds were alike; without randomisation all are.
 """
 
 import contextlib
@@ -23,6 +25,7 @@ _CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from edgec.runtime.apart 
 _CHILD += "sys.exit(main(sys.argv[2:]))"
 _ROOT = str(Path(os.path.abspath(__file__)).parents[2])  # a folder, or the bundle's zip file
 _POLL = 0.05  # seconds
+_ASK, _FIXED = 0xFFFFFFFF, 0x0040000  # of personality(2): tell the present one; no randomisation
 _SMALLER = "Close other programs, or build for smaller shapes."
 
 
@@ -39,11 +42,9 @@ def run(function: str, request: Mapping[str, Any], *, seconds: float, memory: in
     with tempfile.TemporaryDirectory(prefix="edgec-apart-") as folder:
         asked, answer, output = (Path(folder) / name for name in ("request", "answer", "output"))
         asked.write_text(json.dumps(dict(request)), encoding="utf-8")
-        flags = ["-I"] if sys.flags.isolated else []
-        command = [sys.executable, "-B", *flags, "-c", _CHILD, _ROOT, function]
         with output.open("wb") as stream:
             process = subprocess.Popen(
-                [*command, str(asked), str(answer), str(os.getpid())],
+                _command([function, str(asked), str(answer), str(os.getpid())]),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -62,6 +63,11 @@ def run(function: str, request: Mapping[str, Any], *, seconds: float, memory: in
     if "error" in found:
         raise _reported(found)
     return found["answer"]
+
+
+def _command(arguments: "List[str]") -> "List[str]":
+    flags = ["-I"] if sys.flags.isolated else []
+    return [sys.executable, "-B", *flags, "-c", _CHILD, _ROOT, *arguments]
 
 
 def _watch(process: "subprocess.Popen[bytes]", what: str, seconds: float, memory: int) -> None:
@@ -129,6 +135,7 @@ def main(arguments: "List[str]") -> int:
     """The subprocess: function, request file, answer file, parent."""
     name, asked, answer, parent = arguments
     _end_with(int(parent))
+    _fix_addresses(arguments)
     module, _, function = name.partition(":")
     with open(asked, encoding="utf-8") as stream:
         request = json.load(stream)
@@ -143,6 +150,19 @@ def main(arguments: "List[str]") -> int:
         json.dump(found, stream)
     os.replace(partial, answer)
     return 0
+
+
+def _fix_addresses(arguments: "List[str]") -> None:
+    """Start this program anew without address randomisation; containers may forbid that."""
+    import ctypes
+
+    if not sys.platform.startswith("linux"):
+        return
+    system = ctypes.CDLL(None, use_errno=True)
+    now = system.personality(_ASK)
+    if now != -1 and not now & _FIXED and system.personality(now | _FIXED) != -1:
+        command = _command(arguments)
+        os.execv(command[0], command)
 
 
 def _end_with(parent: int) -> None:

@@ -10,7 +10,7 @@ from edgec.runtime.buckets import parse, serve, takes
 from edgec.runtime.built import Choice, resolve
 from edgec.runtime.bundle import Bundle
 from edgec.runtime.openers import BUILT_IN, Session, opener
-from edgec.runtime.selftest import SelfTest, compare
+from edgec.runtime.selftest import SelfTest, compare, compare_with_float
 from edgec.runtime.values import Value, fit, values
 
 
@@ -115,7 +115,11 @@ class Model:
         if missing:
             message = "the golden data lack output " + ", ".join(missing)
             raise InputError(message, hint="Build the bundle again.")
-        return compare(self.run(self.golden_inputs()), expected, golden["tolerance"]["relative"])
+        made, relative = self.run(self.golden_inputs()), golden["tolerance"]["relative"]
+        if "float" not in golden:
+            return compare(made, expected, relative)
+        exact = self.bundle.arrays(golden["float"])
+        return compare_with_float(made, expected, exact, relative)
 
     def close(self) -> None:
         """Release the engines and the bundle."""

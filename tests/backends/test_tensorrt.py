@@ -15,7 +15,7 @@ import small
 
 from edgec.backends import backend
 from edgec.backends.tensorrt.calibration_cache import number, parse
-from edgec.backends.tensorrt.half import half
+from edgec.backends.tensorrt.half import half, rounded
 from edgec.backends.tensorrt.prepare import float_biases, ranges, refusal, unquantized
 from edgec.errors import UnsupportedError
 from edgec.extents import extents
@@ -89,7 +89,7 @@ def test_the_float_model_of_a_cache_is_the_quantized_one_without_its_grid(name: 
     feeds = graphs.load_feeds(name, 5)
     exact = small.run(engine.source, feeds)
     for key, array in small.run(plain, feeds).items():
-        assert small.sqnr(exact[key], array) > 20  # weights alone are rounded
+        assert small.sqnr(exact[key], array) > 15  # weights alone are rounded
 
 
 @pytest.mark.parametrize("name", ["cnn", "clip_dynamo"])
@@ -152,7 +152,7 @@ def test_every_stack_gets_what_it_takes(target: str, stack: str, tmp_path: Path)
         head, found = parse(text)
         assert head == number(tool.version)
         assert text.startswith(f"TRT-{number(tool.version)}-EntropyCalibration2\n")
-        grid = ranges(ir.load(tmp_path / "main.grid.onnx"))
+        grid = ranges(ir.load(artifact.opened.path))
         assert found == {key: float(np.float32(scale)) for key, scale in grid.items()}
         assert len(found) >= 20
         assert steps[1]["cache"] == "engines/main.calibration"
@@ -169,7 +169,6 @@ def small_opset(path: Path) -> int:
 def test_fp16_stands_in_the_graph_where_types_decide(tmp_path: Path) -> None:
     artifact = emit("vit", row("jetson-thor", "jp7.2.2"), tmp_path)
     model = ir.load(artifact.path)
-    assert artifact.opened.path.read_bytes() == artifact.path.read_bytes()
     for value in (*model.graph.inputs, *model.graph.outputs):
         assert value.dtype is ir.DataType.FLOAT
     casts = [n for n in model.graph if n.op_type == "Cast"]
@@ -185,9 +184,9 @@ def test_fp16_by_flags_leaves_the_graph_in_float(tmp_path: Path) -> None:
     artifact = emit("clip_dynamo", row("jetson-orin", "jp5"), tmp_path)
     dtypes = {v.dtype for v in ir.load(artifact.path).graph.initializers.values()}
     assert ir.DataType.FLOAT16 not in dtypes
-    # what is verified computes in FP16 all the same
-    checked = {v.dtype for v in ir.load(artifact.opened.path).graph.initializers.values()}
-    assert ir.DataType.FLOAT16 in checked
+    # what is verified is rounded to FP16 all the same
+    checked = [n.name for n in ir.load(artifact.opened.path).graph if n.op_type == "Cast"]
+    assert sum(str(name).endswith("/to_fp16") for name in checked) > 10
 
 
 def test_nodes_that_stay_in_float32_do(tmp_path: Path) -> None:
@@ -231,11 +230,15 @@ def test_a_dla_gets_the_float_model_and_a_cache(tmp_path: Path) -> None:
     chosen = load_target("jetson-orin", "jp6.2")
     (offload,) = chosen.offloads
     assert offload.toolchain.quantization == ("implicit",)
-    found = small.fixture("cnn_opset9")
-    name = "cnn_opset9"
-    feeds = [graphs.load_feeds(name, seed) for seed in range(2)]
+    text = """g (float[1,3,16,16] x) => (float[1,8,16,16] y) {
+      [conv] c = Conv <pads=[1,1,1,1]> (x, w)
+      [act] r = Relu (c)
+      [last] y = Conv <pads=[1,1,1,1]> (r, v)
+    }"""
+    weights = {"w": small.normal(0, 8, 3, 3, 3), "v": small.normal(1, 8, 8, 3, 3)}
+    found = small.canonical(small.model(text, opset=13, **weights))
+    feeds = [{"x": small.normal(seed, 1, 3, 16, 16)} for seed in range(2)]
     engine, plan = engines.engine_for(found, replace(chosen, runtimes=(offload,)), feeds)
-    engine = replace(engine, extents={"batch": Extent(1, 1, 1), "N": Extent(1, 1, 1)})
     artifact = backend("tensorrt").emit(engine, plan.decisions, tmp_path, 1)
     steps = artifact.build["steps"]
     assert artifact.build["dla"] == 0
@@ -318,9 +321,12 @@ def test_between_nodes_in_float32_nothing_overflows(tmp_path: Path) -> None:
     found = small.model(text, w=small.normal(0, 16, 16), big=big)
     feeds = {"x": small.normal(2, 3, 16)}
     exact = small.run(found, feeds)["y"]
-    assert not np.isfinite(small.run(half(found, []), feeds)["y"]).all()
-    kept = small.run(half(found, ["second", "third"]), feeds)["y"]
-    assert small.sqnr(exact, kept) > 50
+    assert not np.isfinite(small.run(rounded(found, []), feeds)["y"]).all()
+    for made in (rounded, half):
+        kept = small.run(made(found, ["second", "third"]), feeds)["y"]
+        assert small.sqnr(exact, kept) > 50
+    values = [v.name for n in rounded(found, []).graph for v in n.outputs]
+    assert {"a", "b", "c", "y"} <= set(values)
 
 
 def test_extents_are_stated_or_seen(tmp_path: Path) -> None:

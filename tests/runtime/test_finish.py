@@ -56,6 +56,20 @@ def said() -> list[str]:
     return []
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = bundles.write_for_device(tmp_path_factory.mktemp("finished") / "model.edgec")
+    assert command(path, "finish").returncode == 0
+    return path
+
+
+@pytest.fixture
+def finished(template: Path, tmp_path: Path) -> Path:
+    """A bundle that was finished, with what lies beside it."""
+    shutil.copytree(template.parent, tmp_path / "copy")
+    return tmp_path / "copy" / template.name
+
+
 def here(path: Path) -> Path:
     """The folder that finish made."""
     (found,) = (path.parent / "built").iterdir()
@@ -105,15 +119,14 @@ def test_a_folder_is_finished_beside_itself(tmp_path: Path) -> None:
     assert command(path, "verify").returncode == 0
 
 
-def test_once_more_changes_nothing(bundle: Path) -> None:
-    assert command(bundle, "finish").returncode == 0
-    manifest = here(bundle) / "manifest.json"
+def test_once_more_changes_nothing(finished: Path) -> None:
+    manifest = here(finished) / "manifest.json"
     first = manifest.read_bytes(), manifest.stat().st_mtime_ns
-    done = command(bundle, "finish")
+    done = command(finished, "finish")
     assert done.returncode == 0
-    assert f"finished before: {here(bundle)}" in done.stdout
+    assert f"finished before: {here(finished)}" in done.stdout
     assert (manifest.read_bytes(), manifest.stat().st_mtime_ns) == first
-    again = command(bundle, "finish", "--again")
+    again = command(finished, "finish", "--again")
     assert "finished before" not in again.stdout
     assert manifest.stat().st_mtime_ns > first[1]
 
@@ -146,13 +159,12 @@ def test_killed_and_started_again(bundle: Path, moment: str) -> None:
     assert sha(bundle) == before
 
 
-def test_two_at_once(bundle: Path, said: list[str]) -> None:
+def test_two_at_once(finished: Path, said: list[str]) -> None:
     import fcntl
 
-    assert command(bundle, "finish").returncode == 0
-    with (here(bundle) / ".lock").open("w") as lock:
+    with (here(finished) / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = command(bundle, "finish", "--again")
+        done = command(finished, "finish", "--again")
     assert done.returncode == InputError.exit_code
     assert "another finish is at work" in done.stderr
 
@@ -216,12 +228,11 @@ def test_a_patch_release_is_the_same_stack(
 
 
 def test_an_update_of_the_device_asks_for_finish(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert command(bundle, "finish").returncode == 0
     monkeypatch.setattr(stamp, "probe", lambda _: HERE)
     with pytest.raises(ToolchainError, match=r"it was finished for .*-nogpu-notrt, and this is"):
-        load(bundle)
+        load(finished)
 
 
 def test_a_builder_that_cannot_start_is_a_sentence(
@@ -270,34 +281,36 @@ def test_spares_that_are_lost_or_changed(bundle: Path, said: list[str], lost: bo
         {"file": 7},
     ],
 )
-def test_a_built_manifest_that_lies_is_refused(bundle: Path, change: dict[str, Any]) -> None:
-    assert command(bundle, "finish").returncode == 0
-    path = here(bundle) / "manifest.json"
+def test_a_built_manifest_that_lies_is_refused(finished: Path, change: dict[str, Any]) -> None:
+    path = here(finished) / "manifest.json"
     page = json.loads(path.read_text())
     page["engines"]["vision"].update(change)
     path.write_text(json.dumps(page))
     with pytest.raises(InputError, match="is not sound") as caught:
-        load(bundle)
+        load(finished)
     assert "finish --again" in caught.value.hint
-    done = command(bundle, "finish")
+
+
+def test_what_is_not_sound_is_built_again(finished: Path) -> None:
+    (here(finished) / "manifest.json").write_text("{}")
+    done = command(finished, "finish")
     assert done.returncode == 0
     assert "building again" in done.stdout
+    assert command(finished, "verify").returncode == 0
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 1}', "[" * 9000])
-def test_a_broken_built_manifest_is_refused(bundle: Path, text: str) -> None:
-    assert command(bundle, "finish").returncode == 0
-    (here(bundle) / "manifest.json").write_text(text)
+def test_a_broken_built_manifest_is_refused(finished: Path, text: str) -> None:
+    (here(finished) / "manifest.json").write_text(text)
     with pytest.raises(InputError, match="is not sound"):
-        load(bundle)
+        load(finished)
 
 
-def test_of_another_bundle_nothing_is_opened(bundle: Path, tmp_path: Path) -> None:
-    assert command(bundle, "finish").returncode == 0
+def test_of_another_bundle_nothing_is_opened(finished: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     path = bundles.write_for_device(other / "model.edgec", memory=2 * 10**6)
-    shutil.copytree(bundle.parent / "built", other / "built")
+    shutil.copytree(finished.parent / "built", other / "built")
     with pytest.raises(ToolchainError, match="has to be built on this device first"):
         load(path)
 
@@ -354,3 +367,27 @@ def test_the_probe_of_this_machine() -> None:
     assert device.arch == os.uname().machine
     assert bool(device.version) != bool(device.missing)
     assert stamp.name(device).startswith(device.arch)
+
+
+def test_as_close_to_float_as_the_build_was_is_good_enough() -> None:
+    from edgec.runtime.selftest import compare, compare_with_float
+
+    rng = np.random.default_rng(0)
+    exact = {"y": rng.normal(size=500).astype(np.float32)}
+
+    def noisy(level: float, seed: int) -> dict[str, Any]:
+        noise = np.random.default_rng(seed).normal(size=500).astype(np.float32)
+        return {"y": exact["y"] + np.float32(level) * noise}
+
+    golden = noisy(0.1, 1)
+    for level, good in ((0.1, True), (0.0, True), (0.2, False), (float("nan"), False)):
+        made = noisy(level, 2)
+        assert not compare(made, golden, 0.02).passed
+        assert compare_with_float(made, golden, exact, 0.02).passed is good, level
+    (check,) = compare_with_float(noisy(0.1, 2), golden, exact, 0.02).outputs
+    assert (check.against, check.problem) == ("float", "")
+    (check,) = compare_with_float(golden, golden, exact, 0.02).outputs
+    assert check.against == "golden"
+    assert not compare_with_float({"y": golden["y"][:9]}, golden, exact, 0.02).passed
+    whole = {"y": np.arange(5)}
+    assert not compare_with_float({"y": np.arange(5) + 1}, whole, whole, 0.02).passed

@@ -8,7 +8,7 @@ the same ONNX file, which is the target's own grid, with all graph optimisations
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,7 @@ from edgec.backends.onnxruntime.cut import cut
 from edgec.backends.openvino.audit import emitted
 from edgec.backends.tensorrt import plan
 from edgec.backends.tensorrt.calibration_cache import dump
-from edgec.backends.tensorrt.half import half
+from edgec.backends.tensorrt.half import half, rounded
 from edgec.backends.tensorrt.prepare import float_biases, ranges, refusal, unquantized
 from edgec.errors import EmitError, UnsupportedError
 from edgec.graphs import QUANTIZERS, save
@@ -77,13 +77,8 @@ class Backend:
 
     def cut(self, artifact: Artifact, part: Part, into: Path) -> Path:
         """See `backends.Backend`: out of the stand-in, in its numbers."""
-        folder = artifact.path.parent
-        model = cut(ir.load(folder / f"{artifact.engine}.grid.onnx"), part.inputs, part.outputs)
-        kept = folder / f"{artifact.engine}.keep"
-        if kept.is_file():
-            model = half(model, kept.read_text(encoding="utf-8").split("\n"))
         path = into / f"{part.name}.built.onnx"
-        save(model, path)
+        save(cut(ir.load(artifact.opened.path), part.inputs, part.outputs), path)
         return path
 
     def forecast(self, engine: Engine) -> str:
@@ -103,17 +98,14 @@ class _Models:
         self.grid = float_biases(engine.model)
         if why := refusal(self.grid):
             raise EmitError(why, hint="quantize the float model with edgec instead")
-        self._save(self.grid, "grid")
         quantized = any(node.op_type in QUANTIZERS for node in self.grid.graph)
-        keep = _float32(engine, decisions)
+        keep = _float32(decisions, None)
         fp16 = engine.precision is Scheme.FLOAT16
         typed = tool.strongly_typed == "always" or (tool.strongly_typed == "optional" and fp16)
         halved = half(self.grid, keep) if fp16 else self.grid
-        if fp16:
-            (into / f"{engine.name}.keep").write_text("\n".join(sorted(keep)), encoding="utf-8")
         implicit = quantized and tool.quantization[0] == "implicit"
         # where flags decide, nothing forbids FP16 but the lack of its flag
-        flagged = fp16 and not keep
+        flagged = fp16 and not _float32(decisions, engine.parts)
         self.spares: dict[str, Path] = {}
         self.side_files: tuple[Path, ...] = ()
         self.notes: tuple[str, ...] = ()
@@ -140,11 +132,11 @@ class _Models:
             )
         last, form = ("int8", "explicit") if quantized else (plain, "plain")
         self.steps.append(plan.step("onnxruntime", last, form, model))
-        self.stand_in = self._save(halved, "stand_in")
-        floats_in = "FP16" if fp16 else "FP32"
+        self.stand_in = self._save(rounded(self.grid, keep) if fp16 else self.grid, "stand_in")
+        rest = "float ops rounded to FP16" if fp16 else "float ops in FP32"
         self.label = (
-            f"{engine.name}: checked by ONNX Runtime in its place, on the same Q/DQ with float ops "
-            f"in {floats_in} and optimisations off; not verified on hardware"
+            f"{engine.name}: checked by ONNX Runtime in its place, on the same Q/DQ with {rest}, "
+            "optimisations off; not verified on hardware"
         )
 
     def _implicit(self, *, first: bool, half: bool) -> None:
@@ -181,14 +173,13 @@ class _Models:
         return name
 
 
-def _float32(engine: Engine, decisions: Mapping[str, Decision]) -> frozenset[str]:
-    """Nodes that were decided to compute in float32; shapes and constants are nobody's."""
-    found = set()
-    for node in engine.model.graph:
-        one = decisions.get(str(node.name))
-        if one is not None and one.scheme is Scheme.FLOAT32 and one.part in engine.parts:
-            found.add(str(node.name))
-    return frozenset(found)
+def _float32(decisions: Mapping[str, Decision], parts: Collection[str] | None) -> frozenset[str]:
+    """Nodes that were decided to compute in float32, of these parts; None: of all, and of none."""
+    return frozenset(
+        name
+        for name, one in decisions.items()
+        if one.scheme is Scheme.FLOAT32 and (parts is None or one.part in parts)
+    )
 
 
 def _built(

@@ -7,13 +7,16 @@ scales keep all their bits; TensorRT-RTX 1.7.1 multiplies in INT8 behind such a 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgec.backends.tensorrt.prepare import DEQUANTIZE, QUANTIZE
 from edgec.errors import EmitError, UnsupportedError
+from edgec.graphs import add_initialiser, constant, is_constant
 
 MOST_BYTES = 2**31 - 2**26  # of weights: the conversion works on one protobuf
 
@@ -52,6 +55,65 @@ def half(model: ir.Model, keep: Collection[str]) -> ir.Model:
     made: ir.Model = ir.from_proto(converted)
     _shorten(made)
     return made
+
+
+def rounded(model: ir.Model, keep: Collection[str]) -> ir.Model:
+    """A copy in FP32 that rounds to FP16 what `half` computes in FP16, overflow to infinity too.
+
+    ONNX Runtime's CPU kernels run a model in FP16 as if it were in FP32 between most nodes, and so
+    show neither. Values keep their names and types. Bodies of If and Loop are left alone, and what
+    DequantizeLinear makes: INT8 kernels take the integers.
+    """
+    model = model.clone()
+    plain = set(keep)
+    for node in list(model.graph):
+        if not _rounds(node, plain):
+            continue
+        for index, value in enumerate(node.inputs):
+            array = constant(value) if value is not None and _is_float(value) else None
+            if array is not None:
+                with np.errstate(over="ignore"):
+                    small = array.astype(np.float16).astype(np.float32)
+                name = f"{node.name}/constant_{index}/rounded"
+                node.replace_input_with(index, add_initialiser(model, name, small))
+        for value in node.outputs:
+            if value.name and _is_float(value):
+                _round(model, value, node, list(value.uses()))
+    for value in model.graph.inputs:
+        if _is_float(value) and not is_constant(value):
+            uses = [one for one in value.uses() if _rounds(one.node, plain)]
+            _round(model, value, None, uses)
+    common.RemoveUnusedNodesPass()(model)
+    return model
+
+
+def _rounds(node: ir.Node, keep: Collection[str]) -> bool:
+    return node.op_type not in (QUANTIZE, DEQUANTIZE) and str(node.name) not in keep
+
+
+def _round(model: ir.Model, value: ir.Value, producer: ir.Node | None, uses: Sequence[Any]) -> None:
+    """Insert a cast to FP16 and back; `uses` of the value then are of the rounded one."""
+    name = str(value.name)
+    down = ir.node("Cast", [value], {"to": int(ir.DataType.FLOAT16)}, name=f"{name}/to_fp16")
+    up = ir.node("Cast", down.outputs, {"to": int(ir.DataType.FLOAT)}, name=f"{name}/to_fp32")
+    down.outputs[0].name = f"{name}/fp16"
+    output = up.outputs[0]
+    output.type, output.shape = value.type, value.shape
+    for use in uses:
+        use.node.replace_input_with(use.idx, output)
+    if producer is None:
+        output.name = f"{name}/fp16_rounded"
+        model.graph.insert_before(model.graph[0], [down, up])
+        return
+    model.graph.insert_after(producer, [down, up])
+    for index, one in enumerate(model.graph.outputs):
+        if one is value:
+            model.graph.outputs[index] = output
+    value.name, output.name = f"{name}/fp32", name
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype is ir.DataType.FLOAT
 
 
 def _shorten(model: ir.Model) -> None:
