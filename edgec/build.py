@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +28,7 @@ from edgec.offload import with_offloads
 from edgec.pack import npz_bytes, write_bundle, write_spares
 from edgec.partition import partition
 from edgec.policy import check_policy, load_policy, match
+from edgec.prove import Judge, prove
 from edgec.recipe import DEFAULT, load_recipe
 from edgec.report import write_report
 from edgec.runtime.built import spares_of
@@ -34,7 +36,7 @@ from edgec.settle import Settled, choose, contenders, no_better, plainest, race,
 from edgec.target import HOST, load_target
 from edgec.timing import busy
 from edgec.trial import Prepared, Trial, Trials
-from edgec.types import Limits, Placement, Range, Report, Target
+from edgec.types import Graph, Limits, Placement, Range, Report, Target
 
 
 def _silent(_: str) -> None:
@@ -91,7 +93,10 @@ def build(job: Job) -> Report:
         graph, target = prepared.graph, prepared.target
         threads = job.threads or os.cpu_count() or 1
         seen = statistics_file.samples(job.statistics) if job.statistics else ()
-        gathered = _gather(job, prepared, _samples(job, prepared, folder), seen, folder)
+        inputs = _samples(job, prepared, folder)
+        prepared = _proven(job, prepared, inputs, folder)
+        graph = prepared.graph
+        gathered = _gather(job, prepared, inputs, seen, folder)
         samples, proposal = gathered.samples, gathered.proposal
         calibration = _observe(job, prepared, gathered)
         measure = job.measure and target.here
@@ -150,15 +155,19 @@ def build(job: Job) -> Report:
     return report
 
 
-def prepare(job: Job) -> Prepared:
-    """Load, canonicalise, partition and assign: all that `plan` shows, without a backend."""
+def prepare(job: Job, graph: Graph | None = None) -> Prepared:
+    """Load, canonicalise, partition and assign: all that `plan` shows, without a backend.
+
+    `graph`: the canonical one, where it is known already.
+    """
     target, notes = _available(load_target(job.target, job.stack), job.backend)
     policy = load_policy(job.policy)
     if job.limits is not None:
         policy = replace(policy, limits=job.limits)
     target = _tuned(target, {"hint": str(policy.hint), "format": job.form})
-    job.say(f"loading {job.model.name}")
-    graph = canonicalise(load(job.model), job.shapes)
+    if graph is None:
+        job.say(f"loading {job.model.name}")
+        graph = canonicalise(load(job.model), job.shapes)
     parts = partition(graph)
     check_policy(policy, parts, [str(v.name) for node in graph.model.graph for v in node.outputs])
     target = with_offloads(target, parts, policy)
@@ -188,9 +197,26 @@ def calibrate(
     with tempfile.TemporaryDirectory(prefix="edgec-calibrate-") as temporary:
         prepared, folder = prepare(job), Path(temporary)
         samples = _samples(job, prepared, folder, most)
+        prepared = _proven(job, prepared, samples, folder)
         gathered = _gather(job, prepared, samples, (), folder, everything)
         more = every_value(prepared.graph) if every else None
         return _observe(job, prepared, gathered, more)
+
+
+def _proven(job: Job, prepared: Prepared, samples: data.Samples, folder: Path) -> Prepared:
+    """The same with its rewrites proven on verification samples, without those that fail."""
+    job.say("proving the rewrites")
+    threads = job.threads or os.cpu_count() or 1
+    rows = samples.verification or samples.calibration
+    graph = prove(
+        prepared.graph,
+        partial(Judge, job.model, rows, prepared.inputs, threads, folder),
+        partial(load, job.model),
+        job.say,
+    )
+    if graph.model is prepared.graph.model:
+        return replace(prepared, graph=graph)
+    return prepare(job, graph)
 
 
 def _gather(

@@ -1,9 +1,14 @@
-"""Stage 2: rewrites that serve every target, after which each value's name is its canonical id."""
+"""Stage 2: rewrites that serve every target, after which each value's name is its canonical id.
+
+A rewrite that fails on a model is switched off for it: here where it raises, by `edgec.prove` where
+what it makes computes something else.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -13,31 +18,49 @@ from edgec.names import keep, snapshot
 from edgec.rules import CANONICAL, Rule
 from edgec.types import Graph, Range, Rewrite
 
+HIDDEN = "edgec.hidden"  # the domain of a node that a rule must not see
 
-def canonicalise(graph: Graph, shapes: Mapping[str, tuple[Range, ...]]) -> Graph:
+
+def canonicalise(
+    graph: Graph,
+    shapes: Mapping[str, tuple[Range, ...]],
+    off: Sequence[Rewrite] = (),
+    rules: Sequence[Rule] | None = None,
+) -> Graph:
     """Fix the dimensions that `shapes` fixes, then apply every canonical rule, in order.
 
-    The model of `graph` is not changed. A rule that fails on this model is switched off for it, and
-    says so. Raises InputError where `shapes` does not fit the inputs.
+    The model of `graph` is not changed. `off`: rules that were found to fail on it, everywhere or
+    at named nodes. A rule that raises is switched off, and says so. Raises InputError where
+    `shapes` does not fit the inputs.
     """
     model = graph.model.clone()
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     _fix_shapes(model, shapes)
+    known = {one.rule: one for one in off}
     rewrites = []
-    for rule in CANONICAL:
-        model, rewrite = _apply(rule, model)
+    for rule in CANONICAL if rules is None else rules:
+        model, rewrite = _apply(rule, model, known.get(rule.name))
         rewrites.append(rewrite)
     used = tuple(rewrite for rewrite in rewrites if rewrite.count or rewrite.failure)
     return replace(graph, model=model, shapes=dict(shapes), rewrites=used)
 
 
-def _apply(rule: Rule, model: ir.Model) -> tuple[ir.Model, Rewrite]:
-    """The rule's result, or the model as it was where the rule fails."""
+def in_order() -> tuple[Rule, ...]:
+    """The rules that are applied."""
+    return CANONICAL
+
+
+def _apply(rule: Rule, model: ir.Model, off: Rewrite | None) -> tuple[ir.Model, Rewrite]:
+    """The rule's result, or the model as it was where the rule fails or is switched off."""
+    if off is not None and not off.nodes:
+        return model, replace(off, count=0)
     attempt, before = model.clone(), snapshot(model)
     try:
-        count = rule.apply(attempt)
+        with _hidden(attempt, () if off is None else off.nodes):
+            count = rule.apply(attempt)
         keep(attempt, before)
-        return attempt, Rewrite(rule.name, count)
+        found = Rewrite(rule.name, count)
+        return attempt, found if off is None else replace(off, count=count)
     except EdgecError:
         raise
     except Exception as error:  # the passes of several libraries, each with errors of its own
@@ -45,6 +68,22 @@ def _apply(rule: Rule, model: ir.Model) -> tuple[ir.Model, Rewrite]:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         return model, Rewrite(rule.name, 0, f"{type(cause).__name__} {cause}"[:300])
+
+
+@contextmanager
+def _hidden(model: ir.Model, names: Collection[str]) -> Iterator[None]:
+    """Rules meanwhile see operators that they do not know in the place of the named nodes."""
+    nodes = {node: node.domain for node in model.graph if node.name in names}
+    for node in nodes:
+        node.domain = HIDDEN
+        node.op_type += HIDDEN
+    if nodes:
+        model.opset_imports[HIDDEN] = 1
+    yield
+    for node, domain in nodes.items():
+        node.domain = domain
+        node.op_type = node.op_type.removesuffix(HIDDEN)
+    model.opset_imports.pop(HIDDEN, None)
 
 
 def _fix_shapes(model: ir.Model, shapes: Mapping[str, tuple[Range, ...]]) -> None:

@@ -17,7 +17,18 @@ from edgec.runtime.buckets import as_json
 from edgec.runtime.tensorrt_build import digest
 from edgec.samples import Samples
 from edgec.trial import Prepared, Trial
-from edgec.types import Comparison, Decision, Gain, Ladder, Part, Plan, Scheme, Statistics, Target
+from edgec.types import (
+    Comparison,
+    Decision,
+    Gain,
+    Ladder,
+    Part,
+    Plan,
+    Rewrite,
+    Scheme,
+    Statistics,
+    Target,
+)
 
 SCHEMA = 1
 TOLERANCE = 0.02  # of the largest golden output, for the self-test on the device
@@ -89,7 +100,7 @@ def manifest(
             }
             for r in plan.revisions
         ],
-        "rewrites": [{"rule": one.rule, "count": one.count} for one in graph.rewrites],
+        "rewrites": [rewrite(one) for one in graph.rewrites],
         "calibration": {
             "samples": len(trial.statistics.samples),
             "fingerprint": samples.fingerprint,
@@ -163,7 +174,7 @@ def notes(
     if "not verified" in target.verified:
         found.append(f"target {target.name}: {target.verified}")
     found += [
-        f"rewrite {one.rule} was switched off, because it failed on this model: {one.failure}"
+        f"rewrite {one.rule} was switched off {_where(one)}: {one.failure}"
         for one in prepared.graph.rewrites
         if one.failure
     ]
@@ -175,6 +186,20 @@ def notes(
             found.append(f"the policy's schemes do not reach {', '.join(kept)}")
     found += [f"calibration: {doubt}" for doubt in doubts(statistics)]
     return tuple(found)
+
+
+def rewrite(one: Rewrite) -> dict[str, Any]:
+    """A rewrite as JSON values; what proves it, or why and where it was switched off."""
+    more = {"evidence": one.evidence, "failure": one.failure, "nodes": list(one.nodes)}
+    return {"rule": one.rule, "count": one.count, **{key: v for key, v in more.items() if v}}
+
+
+def _where(one: Rewrite) -> str:
+    """On this model, or at some of its nodes."""
+    if not one.nodes:
+        return "for this model, because it failed on it"
+    more = f" and {len(one.nodes) - 3} more" if len(one.nodes) > 3 else ""
+    return f"at {', '.join(one.nodes[:3])}{more}, because it failed there"
 
 
 def _row(plan: Plan, part: Part, target: Target) -> Ladder:

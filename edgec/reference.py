@@ -22,15 +22,18 @@ class Reference:
         threads: int,
         library: Path | None = None,
         disabled: Sequence[str] = (),
+        levels: Sequence[str] = LEVELS,
     ) -> None:
         """`library`: of custom ops; `disabled`: optimiser passes of ONNX Runtime, by name.
 
-        Raises EmitError where no level of optimisation opens the file.
+        `levels` of optimisation are tried in this order.
+
+        Raises EmitError where none of them opens the file.
         """
         import onnxruntime
 
         reason = ""
-        for level in LEVELS:
+        for level in levels:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4
             options.enable_mem_pattern = False  # it keeps blocks of memory for every set of shapes

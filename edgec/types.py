@@ -94,11 +94,16 @@ class Extent:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """One canonical rewrite, how often it was applied, and why it was switched off, if it was."""
+    """One canonical rewrite, how often it was applied, and why it was switched off, if it was.
+
+    `nodes`: where alone it was switched off; none: everywhere. `evidence`: what proves it here.
+    """
 
     rule: str
     count: int
     failure: str = ""
+    nodes: tuple[str, ...] = ()
+    evidence: str = ""
 
 
 @dataclass(frozen=True)

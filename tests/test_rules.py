@@ -49,11 +49,24 @@ def test_the_order_and_the_equations() -> None:
         "lift-opset",
         "materialise-constants",
         "fold-constants",
+        "fold-known-sizes",
+        "drop-cast-round-trips",
         "fold-quantized-weights",
         "scale-looked-up-rows",
+        "expand-packed-attention",
+        "expand-embed-layer-norm",
+        "expand-skip-layer-norm",
+        "expand-fused-gelu",
+        "expand-fused-products",
+        "expand-fused-conv",
+        "group-to-instance-norm",
+        "fuse-layer-norm",
+        "drop-nan-guards",
         "sum-to-add",
         "fold-batch-norm",
         "fold-affine",
+        "one-pass-affine",
+        "one-clamp",
         "reorder-gelu",
         "plain-key-transpose",
         "remove-identity",
@@ -95,7 +108,7 @@ def test_a_canonical_id_means_what_the_name_means_in_the_file(name: str) -> None
     known = {value.name for node in source.graph for value in node.outputs}
     made = [str(value.name) for node in found.graph for value in node.outputs]
     kept = [value for value in made if value in known]
-    assert len(kept) >= 0.5 * len(made)
+    assert len(kept) >= 0.5 * min(len(made), len(known))  # one node may become several
     feeds = graphs.load_feeds(name)
     before = small.run(small.exposed(source, kept), feeds)
     after = small.run(small.exposed(found, kept), feeds)

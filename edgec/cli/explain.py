@@ -57,9 +57,28 @@ def command(bundle: Path, name: str | None, json_file: str | None) -> None:
         out.line(f"revised: {one['part']}: {one['before']} -> {one['after']}: {one['reason']}")
         for node in one["nodes"]:
             out.line(f"  {node}")
+    for one in page["rewrites"] if name is None else ():
+        out.line(f"rewrite {one['rule']}: {_rewrite(one)}")
     for note in page["notes"]:
         out.line(f"note: {note}")
-    write_json(json_file, {"parts": parts, "decisions": groups, "revisions": revisions})
+    write_json(
+        json_file,
+        {
+            "parts": parts,
+            "decisions": groups,
+            "revisions": revisions,
+            "rewrites": page["rewrites"],
+        },
+    )
+
+
+def _rewrite(one: Mapping[str, Any]) -> str:
+    """How often it was applied and what proves it, or why it was not."""
+    told = [f"{one['count']} times" if one["count"] else "not applied", one.get("evidence", "")]
+    if "failure" in one:
+        where = f"at {', '.join(one['nodes'])}" if "nodes" in one else "for this model"
+        told.append(f"switched off {where}: {one['failure']}")
+    return "; ".join(text for text in told if text)
 
 
 def _part(

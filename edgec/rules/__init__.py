@@ -2,7 +2,8 @@
 
 A rule is a module with a `NAME`, a docstring that is its equation, and `apply(model) -> int`,
 which edits the model in place and returns how often it did so. A rule keeps the name of every
-value that survives it, since names are the canonical ids that statistics are keyed by.
+value that survives it, since names are the canonical ids that statistics are keyed by. `WHOLE`
+marks a rule that cannot leave single nodes as they are.
 """
 
 from __future__ import annotations
@@ -17,14 +18,27 @@ from edgec.rules import (
     affine,
     attention_keys,
     batch_norm,
+    casts,
+    channel_affine,
+    clamps,
     constant_of_shape,
     constants,
+    embed_layer_norm,
     functions,
+    fused_conv,
+    fused_gelu,
+    fused_products,
     gelu,
+    group_norm,
     identity,
+    known_sizes,
+    layer_norm,
+    nan_guards,
     opset,
+    packed_attention,
     quantized_tables,
     quantized_weights,
+    skip_layer_norm,
     sums,
     types,
 )
@@ -37,10 +51,12 @@ class Rule:
     name: str
     equation: str
     apply: Callable[[ir.Model], int]
+    whole: bool = False
 
 
 def _rule(module: ModuleType) -> Rule:
-    return Rule(module.NAME, (module.__doc__ or "").strip(), module.apply)
+    whole = getattr(module, "WHOLE", False)
+    return Rule(module.NAME, (module.__doc__ or "").strip(), module.apply, whole)
 
 
 CANONICAL = tuple(
@@ -50,11 +66,24 @@ CANONICAL = tuple(
         opset,
         constant_of_shape,
         constants,
+        known_sizes,
+        casts,
         quantized_weights,
         quantized_tables,
+        packed_attention,
+        embed_layer_norm,
+        skip_layer_norm,
+        fused_gelu,
+        fused_products,
+        fused_conv,
+        group_norm,
+        layer_norm,
+        nan_guards,
         sums,
         batch_norm,
         affine,
+        channel_affine,
+        clamps,
         gelu,
         attention_keys,
         identity,

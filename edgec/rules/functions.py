@@ -6,6 +6,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 NAME = "inline-functions"
+WHOLE = True
 
 
 def apply(model: ir.Model) -> int:

@@ -13,6 +13,7 @@ from onnxscript import version_converter
 from edgec.errors import UnsupportedError
 
 NAME = "lift-opset"
+WHOLE = True
 LIFTED = 17
 
 
