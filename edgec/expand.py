@@ -92,6 +92,10 @@ def _inlined(text: bytes, types: tuple[int | None, ...], version: int) -> onnx.M
     defined = schema.has_function or schema.has_context_dependent_function  # type: ignore[attr-defined]
     if not defined or None in types:
         return None
+    stated = {attribute.name for attribute in proto.attribute}
+    for name, known in schema.attributes.items():
+        if known.default_value.name and name not in stated:  # a body does not know the defaults
+            proto.attribute.append(known.default_value)
     inputs = [
         onnx.helper.make_tensor_value_info(name, dtype or 1, None)
         for name, dtype in zip(proto.input, types, strict=True)

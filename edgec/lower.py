@@ -12,6 +12,7 @@ from edgec.able import picky, written_out
 from edgec.errors import UnsupportedError
 from edgec.expand import expand
 from edgec.graphs import opset
+from edgec.sink import sink
 from edgec.types import Runtime
 
 OLDEST_IR = 8  # the first with what onnx_ir writes; an older one gains no reader
@@ -30,11 +31,13 @@ def lower(model: ir.Model, runtime: Runtime) -> ir.Model:
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     if opset(model) > runtime.max_opset:
         before = opset(model)
-        version_converter.convert_version(model, runtime.max_opset, fallback=True)
+        stuck = sink(model, runtime.max_opset)
+        if stuck:
+            version_converter.convert_version(model, runtime.max_opset, fallback=True)
         if opset(model) > runtime.max_opset:
             raise UnsupportedError(
                 f"the model's opset {before} is newer than {runtime.name} accepts "
-                f"({runtime.max_opset}), and could not be lowered",
+                f"({runtime.max_opset}), and could not be lowered: {stuck}",
                 hint=f"export it with opset {runtime.max_opset} or older",
             )
         _forget_newer(model, runtime)

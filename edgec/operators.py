@@ -15,7 +15,7 @@ import onnx_ir as ir
 from edgec.errors import InputError, UnsupportedError
 from edgec.validate import AGAIN, brief, domain, printable
 
-OLDEST_OPSET = 9
+OLDEST_OPSET = 1  # what is older than 17 is lifted, or refused where the converter cannot
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 # ONNX Runtime knows these in ONNX's own domain before, or without, ONNX having them.
 BORROWED = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})

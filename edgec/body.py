@@ -1,0 +1,95 @@
+"""A node into the body that ONNX gives its operator: of any type, in subgraphs too.
+
+For opsets that lack it. What a runtime lacks, or has wrong, is `edgec.expand`'s.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx import defs, inliner
+
+
+def write_out(model: ir.Model, node: ir.Node) -> list[ir.Node]:
+    """Replace `node` by its body and return that; nothing is replaced where there is no body.
+
+    Types of its inputs must be known where the body depends on them.
+    """
+    inputs = {value: ir.Value(name=f"i{index}") for index, value in _distinct(node)}
+    for value, stand_in in inputs.items():
+        stand_in.type, stand_in.shape = value.type, value.shape
+    copy = ir.Node(
+        node.domain,
+        node.op_type,
+        [None if value is None else inputs[value] for value in node.inputs],
+        attributes=list(node.attributes.values()),
+        num_outputs=len(node.outputs),
+        name="node",
+    )
+    _fill_in(model, copy)
+    for index, (new, old) in enumerate(zip(copy.outputs, node.outputs, strict=True)):
+        new.name = f"o{index}" if old.name else ""
+        new.type, new.shape = old.type, old.shape
+    wanted = [value for value in copy.outputs if value.name]
+    graph = ir.Graph(list(inputs.values()), wanted, nodes=[copy], opset_imports=model.opset_imports)
+    proto = ir.to_proto(ir.Model(graph, ir_version=model.ir_version))
+    try:
+        found = inliner.inline_selected_functions(
+            proto, [(node.domain, node.op_type)], inline_schema_functions=True
+        )
+    except Exception:  # the checker's own error: the types are not those that the body is for
+        return []
+    body = ir.from_proto(found).graph
+    if any(one.op_type == node.op_type and one.domain == node.domain for one in body):
+        return []
+    return _splice(model, node, {stand: value for value, stand in inputs.items()}, body)
+
+
+def _fill_in(model: ir.Model, node: ir.Node) -> None:
+    """Attributes that are left out, with their defaults: a body does not know these."""
+    version = model.opset_imports.get(node.domain, 1)
+    if defs.has(node.op_type, version, node.domain):
+        for name, known in defs.get_schema(node.op_type, version, node.domain).attributes.items():
+            if name not in node.attributes and known.default_value.name:
+                node.attributes.add(ir.serde.deserialize_attribute(known.default_value))
+
+
+def _distinct(node: ir.Node) -> enumerate[ir.Value]:
+    return enumerate(dict.fromkeys(value for value in node.inputs if value is not None))
+
+
+def _splice(
+    model: ir.Model, node: ir.Node, inputs: dict[ir.Value, ir.Value], body: ir.Graph
+) -> list[ir.Node]:
+    """Move the nodes of a body to where `node` is; they are named after it."""
+    by_name = {str(stand.name): value for stand, value in inputs.items()}
+    for value in list(body.inputs):
+        ir.convenience.replace_all_uses_with(
+            value, by_name[str(value.name)], replace_graph_outputs=True
+        )
+    made = {str(value.name): value for one in body for value in one.outputs}
+    results = {f"o{index}": value for index, value in enumerate(node.outputs) if value.name}
+    given = dict(zip(results, body.outputs, strict=True))
+    nodes = list(body)
+    body.outputs.clear()
+    body.remove(nodes)
+    for index, one in enumerate(nodes):
+        one.name = f"{node.name}/{index}_{one.op_type}"
+        for place, value in enumerate(one.outputs):
+            if value.name:
+                value.name = f"{one.name}/out_{place}" if place else f"{one.name}/out"
+    graph = node.graph
+    assert graph is not None
+    for name in results:
+        new = made.get(name, given[name])
+        if new.producer() not in nodes:  # an input that is handed through
+            nodes.append(ir.node("Identity", [new], name=f"{node.name}/{name}"))
+            new = nodes[-1].outputs[0]
+        given[name] = new
+    graph.insert_before(node, nodes)
+    for name, old in results.items():
+        new, known = given[name], old.name
+        new.type, new.shape = old.type, old.shape
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        old.name, new.name = None, known
+    graph.remove(node, safe=True)
+    return nodes

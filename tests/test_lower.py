@@ -1,0 +1,140 @@
+"""An opset sinks to what a runtime takes: unchanged, written out, or refused with the reason."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import onnx.backend.test.case.node as node_cases
+import onnx_ir as ir
+import pytest
+import small
+
+from edgec.body import write_out
+from edgec.errors import UnsupportedError
+from edgec.lower import lower
+from edgec.sink import sink
+
+PREFIX = {"rotaryembedding": "rotary_embedding", "rmsnormalization": "rms_normalization"}
+MOST_CASES = 12
+X = np.concatenate(
+    [small.normal(0, 2, 6, spread=3), np.float32([[0, -0.0, 20, -20, 1e-30, 1]] * 2)]
+)
+
+
+def lowered(made: ir.Model, opset: int) -> ir.Model:
+    runtime = replace(small.runtime("generic"), max_opset=opset)
+    return lower(made.clone(), runtime)
+
+
+def model(text: str, opset: int, **weights: np.ndarray) -> ir.Model:
+    made = small.model(f"g (float[n,6] x) => (float[n,6] y) {{ {text} }}", opset, **weights)
+    ir.passes.common.NameFixPass()(made)
+    ir.passes.common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(made)
+    return made
+
+
+def test_what_is_the_same_in_both_only_changes_its_number() -> None:
+    made = model("a = Relu (x) b = Softmax <axis = -1> (a) y = Identity (b)", 25)
+    found = lowered(made, 21)
+    assert found.opset_imports[""] == 21
+    assert small.ops(found) == ["Relu", "Softmax", "Identity"]
+    wide = X.astype(np.float64).clip(0)
+    wide = np.exp(wide - wide.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(
+        small.run(found, {"x": X})["y"], wide / wide.sum(axis=1, keepdims=True), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("y = Swish (x)", lambda x: x / (1 + np.exp(-x))),
+        ("y = Swish <alpha = 0.5> (x)", lambda x: x / (1 + np.exp(-0.5 * x))),
+        (
+            "y = RMSNormalization <epsilon = 0.1> (x, s)",
+            lambda x: x / np.sqrt((x**2).mean(axis=1, keepdims=True) + 0.1) * np.arange(6),
+        ),
+    ],
+)
+def test_what_an_opset_lacks_is_written_out(text: str, reference: object) -> None:
+    made = model(text, 24, s=np.arange(6, dtype=np.float32))
+    found = lowered(made, 20)
+    assert "Swish" not in small.ops(found)
+    assert "RMSNormalization" not in small.ops(found)
+    with np.errstate(over="ignore"):
+        expected = reference(X.astype(np.float64))  # type: ignore[operator]
+    np.testing.assert_allclose(small.run(found, {"x": X})["y"], expected, rtol=2e-6, atol=1e-6)
+    assert str(found.graph.outputs[0].name) == "y"
+    names = [value.name for node in found.graph for value in node.outputs]
+    assert len(set(names)) == len(names)
+
+
+def test_an_attribute_that_says_what_is_so_anyway_is_dropped() -> None:
+    made = model('y = Cast <to = 1, saturate = 1, round_mode = "up"> (x)', 25)
+    assert sink(made, 21) == ""
+    assert set(made.graph[0].attributes) == {"to", "saturate"}
+
+
+def test_what_cannot_sink_is_named() -> None:
+    made = model(
+        """r = Relu (x) n = Shape (r) u = Cast <to = 6> (r) [late] b = BitCast <to = 1> (u)
+           y = Identity (b)""",
+        26,
+    )
+    with pytest.raises(UnsupportedError, match=r"BitCast 'late' is newer than opset 21") as caught:
+        lowered(made, 21)
+    assert "export it with opset 21 or older" in caught.value.hint
+
+
+def test_a_node_in_a_subgraph_sinks_too() -> None:
+    made = small.model(
+        """g (float[n,6] x, bool c) => (float[n,6] y) {
+             y = If (c) <
+               then_branch = t () => (float[n,6] a) { a = Swish (x) },
+               else_branch = e () => (float[n,6] b) { b = Identity (x) }
+             >
+           }""",
+        24,
+    )
+    ir.passes.common.NameFixPass()(made)
+    found = lowered(made, 21)
+    for chosen in (True, False):
+        got = small.run(found, {"x": X, "c": np.asarray(chosen)})["y"]
+        expected = X / (1 + np.exp(-X.astype(np.float64))) if chosen else X
+        np.testing.assert_allclose(got, expected, rtol=2e-6, atol=1e-7)
+
+
+def test_what_has_no_body_is_left() -> None:
+    made = model("y = Relu (x)", 13)
+    made.graph[0].op_type = "Sin"
+    assert write_out(made, made.graph[0]) == []
+    assert small.ops(made) == ["Sin"]
+
+
+@pytest.mark.parametrize("module", ["rotaryembedding", "rmsnormalization", "attention", "swiglu"])
+def test_onnx_cases_of_newer_operators_sink_to_opset_21(module: str) -> None:
+    """What JetPack 5 has (onnxruntime 1.19) runs Attention of opset 23 by its body."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module(f"{node_cases.__name__}.{module}")
+    cases = [
+        case
+        for case in node_cases._NodeTestCases
+        if case.name.startswith(f"test_{PREFIX.get(module, module)}")
+        and not case.name.endswith("_expanded")
+        and all(array.dtype == np.float32 for array in case.data_sets[0][1])
+    ][:MOST_CASES]
+    assert cases
+    for case in cases:
+        made = ir.from_proto(case.model)
+        ir.passes.common.NameFixPass()(made)
+        found = lowered(made, 21)
+        assert found.opset_imports[""] == 21
+        inputs, outputs = case.data_sets[0]
+        names = [value.name for value in case.model.graph.input]
+        got = small.run(found, dict(zip(names, inputs, strict=True)))
+        for array, expected in zip(got.values(), outputs, strict=True):
+            np.testing.assert_allclose(array, expected, rtol=1e-3, atol=1e-6, err_msg=case.name)
