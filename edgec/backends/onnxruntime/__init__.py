@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgec.backends.onnxruntime.audit import INT8_OPS, NCHWC, Found, Names, audit, count, planned
 from edgec.backends.onnxruntime.cut import cut
 from edgec.backends.onnxruntime.ort_format import MOST_BYTES, convert, files, form
+from edgec.backends.onnxruntime.pools import PROPAGATION, pools_float
 from edgec.errors import EmitError, UnsupportedError
 from edgec.graphs import QUANTIZERS, is_constant, save
 from edgec.isolate import call
@@ -30,14 +31,18 @@ class Backend:
         if chosen == "onnx" and engine.runtime.unpack_weights and _only_weights(engine.model):
             config = wishes.get("config", {})
             wishes["config"] = {**(config if isinstance(config, dict) else {}), **UNPACK}
+        if pools_float(engine.model):
+            disabled = wishes.get("disabled_optimizers", [])
+            known = list(disabled) if isinstance(disabled, list) else []
+            wishes["disabled_optimizers"] = [*known, PROPAGATION]
         emitted = count(engine.model, fused=False)
         wanted = planned(engine, decisions, emitted)
         path = into / f"{engine.name}.onnx"
         if chosen == "ort":
             _check_size(engine)
         path, *data_files = save(engine.model, path)
-        known = frozenset(str(node.name) for node in engine.model.graph)
-        optimised, settings, notes = _open(path, wishes, chosen, threads, known)
+        nodes = frozenset(str(node.name) for node in engine.model.graph)
+        optimised, settings, notes = _open(path, wishes, chosen, threads, nodes)
         side_files: tuple[Path, ...] = ()
         if chosen == "ort":
             path, *data_files = files(path)[:1]
