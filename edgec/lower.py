@@ -23,29 +23,36 @@ def lower(model: ir.Model, runtime: Runtime) -> ir.Model:
 
     Raises UnsupportedError where the opset cannot sink.
     """
+    _write_out(model, runtime)
+    if opset(model) > runtime.max_opset:
+        before = opset(model)
+        stuck = sink(model, runtime.max_opset)
+        if stuck and before > runtime.tolerates:
+            version_converter.convert_version(model, runtime.max_opset, fallback=True)
+        if opset(model) > max(runtime.max_opset, runtime.tolerates):
+            raise UnsupportedError(
+                f"the model's opset {before} is newer than {runtime.name} accepts "
+                f"({runtime.max_opset}), and could not be lowered: {stuck}",
+                hint=f"export it with opset {runtime.max_opset} or older",
+            )
+        if opset(model) <= runtime.max_opset:
+            _forget_newer(model, runtime)
+        _write_out(model, runtime)
+    needed = helper.find_min_ir_version_for(
+        [helper.make_opsetid(domain, found) for domain, found in model.opset_imports.items()], True
+    )
+    model.ir_version = min(max(needed, OLDEST_IR), runtime.max_ir)
+    return model
+
+
+def _write_out(model: ir.Model, runtime: Runtime) -> None:
+    """Ops that the runtime lacks, or has wrong, become simpler ones."""
     if picky(runtime, opset(model)):
         for node in list(model.graph):
             if written_out(node, runtime):
                 expand(node)
         # the converter of opsets reads constants from initialisers alone
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    if opset(model) > runtime.max_opset:
-        before = opset(model)
-        stuck = sink(model, runtime.max_opset)
-        if stuck:
-            version_converter.convert_version(model, runtime.max_opset, fallback=True)
-        if opset(model) > runtime.max_opset:
-            raise UnsupportedError(
-                f"the model's opset {before} is newer than {runtime.name} accepts "
-                f"({runtime.max_opset}), and could not be lowered: {stuck}",
-                hint=f"export it with opset {runtime.max_opset} or older",
-            )
-        _forget_newer(model, runtime)
-    needed = helper.find_min_ir_version_for(
-        [helper.make_opsetid(domain, found) for domain, found in model.opset_imports.items()], True
-    )
-    model.ir_version = min(max(needed, OLDEST_IR), runtime.max_ir)
-    return model
 
 
 def _forget_newer(model: ir.Model, runtime: Runtime) -> None:

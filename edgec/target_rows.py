@@ -121,6 +121,7 @@ def runtime(
             Scheme(key): _instead(file, f"{where}.instead.{key}", one, row)
             for key, one in row.get("instead", {}).items()
         },
+        tolerates=row.get("tolerates", 0),
         unsupported=dict.fromkeys(lacks.get("ops", ()), f"{told['confidence']}: {told['source']}"),
         bugs=tuple(
             _bug(file, f"{where}.bugs.{key}", key, one, row)

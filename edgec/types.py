@@ -498,7 +498,7 @@ class Runtime:
     INT8 weights alone unpack them once, to float; `settings` go to the opener. `dtypes`: what its
     hardware computes with; `refused`: schemes that it therefore cannot have, with the reason;
     `instead`: what schemes become that it does not have; `unsupported`: ops that it lacks, with the
-    source.
+    source; `tolerates`: the newest opset that it takes of a model that cannot sink to `max_opset`.
     """
 
     name: str
@@ -524,6 +524,7 @@ class Runtime:
     instead: Mapping[Scheme, Substitute] = field(default_factory=dict)
     unsupported: Mapping[str, str] = field(default_factory=dict)
     bugs: tuple[Bug, ...] = ()
+    tolerates: int = 0
 
 
 @dataclass(frozen=True)
