@@ -96,8 +96,9 @@ def _missing(node: ir.Node, runtime: Runtime) -> str:
         return f"{runtime.name} has no {op}: {rule.note} ({_told(rule)})"
     if rule is None and runtime.limits.only_listed:
         return f"{op} is not among the ops of {runtime.name} ({_told(runtime.limits)})"
-    if not _known_by(op, runtime.max_opset):
-        return f"{op} came with a later opset than {runtime.max_opset}, the last of {runtime.name}"
+    newest = max(runtime.max_opset, runtime.tolerates)
+    if not _known_by(op, newest):
+        return f"{op} came with a later opset than {newest}, the last of {runtime.name}"
     return ""
 
 
