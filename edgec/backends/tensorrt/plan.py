@@ -85,11 +85,9 @@ def step(
     cache: str = "",
 ) -> dict[str, Any]:
     """One way to run an engine. `half`: whether FP16 may stand beside INT8 where flags decide."""
-    return {
-        **{"by": by, "precision": precision, "form": form, "model": model},
-        **{"typed": typed, "half": half},
-        **({"cache": cache} if cache else {}),
-    }
+    found: dict[str, Any] = {"by": by, "precision": precision, "form": form, "model": model}
+    found |= {"typed": typed, "half": half}
+    return {**found, **({"cache": cache} if cache else {})}
 
 
 def build(engine: Engine, steps: Sequence[Mapping[str, Any]], *, ready: bool) -> dict[str, Any]:
