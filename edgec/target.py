@@ -29,22 +29,27 @@ def load_target(name: str, stack: str | None = None) -> Target:
 
     Raises InputError for an unknown name or stack, and for a table that is not sound.
     """
-    if name == HOST:
-        name = host()
+    path = _row(name)
+    return _target(path, read(path), stack)
+
+
+def stacks(name: str) -> list[str]:
+    """The software stacks of a target, the default first. InputError: unknown name."""
+    table = read(_row(name))
+    default = _default(table)
+    return [default, *(stack for stack in table["stacks"] if stack != default)]
+
+
+def _row(name: str) -> Path:
+    """The folder of a row. Raises InputError where there is none."""
+    name = host() if name == HOST else name
     path = place(name)
     if not (path / FILE).is_file() or not name:
         raise InputError(
             f"unknown target {name!r}",
             hint=f"choose one of {', '.join([HOST, *names()])}, or give a folder with a {FILE}",
         )
-    return _target(path, read(path), stack)
-
-
-def stacks(name: str) -> list[str]:
-    """The software stacks of a target, the default first."""
-    table = read(place(host() if name == HOST else name))
-    default = _default(table)
-    return [default, *(stack for stack in table["stacks"] if stack != default)]
+    return path
 
 
 def host() -> str:
