@@ -42,6 +42,14 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
             yield from attribute.as_graphs()
 
 
+def inner(node: ir.Node) -> Iterator[ir.Node]:
+    """A node, and all that stand in its subgraphs."""
+    yield node
+    for graph in subgraphs(node):
+        for one in graph:
+            yield from inner(one)
+
+
 def constant(value: ir.Value | None) -> np.ndarray | None:
     """The array of a constant value, or None where the value is computed."""
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
@@ -68,8 +76,17 @@ def elements(value: ir.Value) -> int:
 
 
 def weight_bytes(nodes: Iterable[ir.Node], *, half: bool = False) -> int:
-    """Bytes of the distinct constants that nodes read; `half`: float32 is stored in 16 bits."""
-    seen = {value for node in nodes for value in reads(node) if is_constant(value)}
+    """Bytes of the distinct constants that nodes read, in subgraphs too; see `half`.
+
+    `half`: float32 is stored in 16 bits.
+    """
+    seen = {
+        value
+        for outer in nodes
+        for node in inner(outer)
+        for value in node.inputs
+        if value is not None and is_constant(value)
+    }
     tensors = (ir.convenience.get_const_tensor(value) for value in seen)
     return sum(
         int(tensor.nbytes) // (2 if half and tensor.dtype == ir.DataType.FLOAT else 1)
