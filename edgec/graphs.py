@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from edgec import single_file
+
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"}) | RECURRENT
@@ -188,7 +190,7 @@ def save(model: ir.Model, path: Path, *, external: bool = False) -> list[Path]:
     total = sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
     if total < EXTERNAL_FROM and not external:
         _embed(model)
-        ir.save(model, path)
+        single_file.write(model, path)
         return [path]
     data = path.with_name(path.name + ".data")
     ir.save(model, path, external_data=data.name)
@@ -196,8 +198,8 @@ def save(model: ir.Model, path: Path, *, external: bool = False) -> list[Path]:
 
 
 def _embed(model: ir.Model) -> None:
-    """Bring external tensors into memory-mapped arrays, so that they are written into the file."""
-    for graph in (model.graph, *model.graph.subgraphs()):
+    """Bring external tensors of subgraphs into arrays, so that they are written into the file."""
+    for graph in model.graph.subgraphs():
         for value in graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.ExternalTensor):

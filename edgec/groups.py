@@ -20,7 +20,7 @@ from edgec.kinds import looks_up, weighted
 
 SHAPE_OPS = frozenset({"Shape", "Size"})
 LAYOUT = frozenset({"Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Cast"})
-KEEPERS = frozenset({"Concat", "ScatterND", "ScatterElements", "TensorScatter"}) | RECURRENT
+GROWING = frozenset({"Concat", "ScatterND", "ScatterElements", "TensorScatter"})
 Label = frozenset[int]
 
 
@@ -30,7 +30,8 @@ class Groups:
     def __init__(self, model: ir.Model) -> None:
         weights = set(model.graph.initializers)
         self.inputs = [v for v in model.graph.inputs if v.name not in weights]
-        self.states = _states(model, self.inputs)
+        self.caches = _kept_by(GROWING, model, self.inputs)
+        self.states = self.caches | _kept_by(RECURRENT, model, self.inputs)
         self.parent = list(range(len(self.inputs)))
         self.data: dict[ir.Node, int] = {}
         self.parameters: set[int] = set()
@@ -135,26 +136,26 @@ def readers(needs: Mapping[ir.Node, Sequence[ir.Value]]) -> dict[ir.Node, list[i
     return found
 
 
-def _states(model: ir.Model, inputs: list[ir.Value]) -> frozenset[ir.Value]:
-    """Inputs that go out again, with something added or replaced."""
+def _kept_by(
+    ops: frozenset[str], model: ir.Model, inputs: Sequence[ir.Value]
+) -> frozenset[ir.Value]:
+    """Inputs that such an op reads and that go out again, with something added or replaced.
+
+    Layout ops may stand before and after it, at most three each.
+    """
     given = set(model.graph.outputs)
-    return frozenset(value for value in inputs if _kept(value, given, 3))
 
+    def kept(value: ir.Value, steps: int) -> bool:
+        return any(
+            (node.op_type in ops and any(leads(out, 3) for out in node.outputs))
+            or (steps > 0 and node.op_type in LAYOUT and kept(node.outputs[0], steps - 1))
+            for node in (use.node for use in value.uses())
+        )
 
-def _kept(value: ir.Value, given: set[ir.Value], steps: int) -> bool:
-    """Whether a keeper reads `value`, at most `steps` layout ops away, and leads to an output."""
-    for use in value.uses():
-        if use.node.op_type in KEEPERS and any(_leads(out, given, 3) for out in use.node.outputs):
-            return True
-        if steps and use.node.op_type in LAYOUT and _kept(use.node.outputs[0], given, steps - 1):
-            return True
-    return False
+    def leads(value: ir.Value, steps: int) -> bool:
+        return value in given or any(
+            steps > 0 and use.node.op_type in LAYOUT and leads(use.node.outputs[0], steps - 1)
+            for use in value.uses()
+        )
 
-
-def _leads(value: ir.Value, given: set[ir.Value], steps: int) -> bool:
-    if value in given:
-        return True
-    return steps > 0 and any(
-        use.node.op_type in LAYOUT and _leads(use.node.outputs[0], given, steps - 1)
-        for use in value.uses()
-    )
+    return frozenset(value for value in inputs if kept(value, 3))

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from edgec import kinds, roles
+from edgec.errors import InputError
 from edgec.graphs import macs, weight_bytes
 from edgec.groups import Groups, Label, readers, real_reads
 from edgec.narrow import Needs
@@ -70,6 +71,27 @@ def partition(graph: Graph) -> tuple[Part, ...]:
         replace(part, reason=f"{_role(found, label)}{part.reason}")
         for part, label in zip(parts, members, strict=True)
     )
+
+
+def rename(parts: Sequence[Part], names: Mapping[str, str]) -> tuple[Part, ...]:
+    """The parts under the names that the user prefers, by the names that they have.
+
+    Raises InputError for a part that there is not, and where two would have one name.
+    """
+    known = [part.name for part in parts]
+    for old in names:
+        if old not in known:
+            raise InputError(
+                f"names.{old} matches no part of this model",
+                hint=f"its parts are {', '.join(known)}",
+            )
+    renamed = tuple(replace(part, name=names.get(part.name, part.name)) for part in parts)
+    twice = [name for name, count in Counter(part.name for part in renamed).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"two parts would be called {twice[0]}", hint="choose another name in the policy"
+        )
+    return renamed
 
 
 def _find(model: ir.Model, groups: Groups, needs: Needs) -> _Found:

@@ -97,21 +97,23 @@ def decoder(
 ) -> Label | None:
     """Of towers that look at tokens, the one that goes on as a decoder in the fusion.
 
-    A decoder carries its keys and values from step to step, or gives a score for every row of the
-    table that its tokens are looked up in. An encoder of text beside it has more products.
+    A decoder carries keys and values that grow from step to step, or gives a score for every row of
+    the table that its tokens are looked up in. An encoder of text beside it has more products.
     """
     if not texts:
         return None
-    states = groups.states
-    own = {label: len(states.intersection(groups.values(label))) for label in texts}
+    caches = groups.caches
+    own = {label: len(caches.intersection(groups.values(label))) for label in texts}
     products = {label: sum(map(weighted, nodes)) for label, nodes in texts.items()}
     found = min(texts, key=lambda label: (-own[label], products[label]))
-    carried = any(value in states for node in (*texts[found], *fusion) for value in node.inputs)
-    return found if carried or (fusion and _speaks(model, texts[found], groups)) else None
+    carried = any(value in caches for node in (*texts[found], *fusion) for value in node.inputs)
+    joined = set(fusion)
+    answers = [value for value in model.graph.outputs if value.producer() in joined]
+    return found if carried or _speaks(answers, texts[found], groups) else None
 
 
-def _speaks(model: ir.Model, nodes: Sequence[ir.Node], groups: Groups) -> bool:
-    """Whether an output has a number for each row of a table that the nodes look tokens up in."""
+def _speaks(answers: Sequence[ir.Value], nodes: Sequence[ir.Node], groups: Groups) -> bool:
+    """Whether an answer has a number for each row of a table that the nodes look tokens up in."""
     sizes = set()
     for node in filter(looks_up, nodes):
         table, index = node.inputs[0], node.inputs[1]
@@ -120,6 +122,6 @@ def _speaks(model: ir.Model, nodes: Sequence[ir.Node], groups: Groups) -> bool:
             sizes.add(table.shape[0])
     return any(
         value.shape is not None and len(value.shape) > 1 and value.shape[-1] in sizes
-        for value in model.graph.outputs
+        for value in answers
         if value.dtype is not None and value.dtype.is_floating_point()
     )
