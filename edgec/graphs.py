@@ -189,18 +189,8 @@ def save(model: ir.Model, path: Path, *, external: bool = False) -> list[Path]:
     tensors = (value.const_value for value in model.graph.initializers.values())
     total = sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
     if total < EXTERNAL_FROM and not external:
-        _embed(model)
         single_file.write(model, path)
         return [path]
     data = path.with_name(path.name + ".data")
     ir.save(model, path, external_data=data.name)
     return [path, data]
-
-
-def _embed(model: ir.Model) -> None:
-    """Bring external tensors of subgraphs into arrays, so that they are written into the file."""
-    for graph in model.graph.subgraphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor):
-                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)

@@ -13,14 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
+
+from edgec.errors import InternalError
 
 LARGE = 4096  # bytes of a weight from which it is written by itself
 GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9  # of ModelProto, GraphProto, TensorProto
 
 
 def write(model: ir.Model, path: Path) -> None:
-    """Write `model` to `path`; its weights must fit into a protobuf, 2 GiB in all."""
+    """Write `model` to `path`; its weights must fit into a protobuf, 2 GiB in all.
+
+    Weights in other files are mapped from there, and become arrays of the model.
+    """
+    _embed(model)
     large = {
         str(value.name): value.const_value
         for value in model.graph.initializers.values()
@@ -50,16 +57,25 @@ def write(model: ir.Model, path: Path) -> None:
         stream.write(_start(GRAPH, total) + graph)
         for name, tensor in large.items():
             stream.write(fields[name] + starts[name])
-            before = stream.tell()
-            tensor.tofile(stream)
-            if stream.tell() - before != tensor.nbytes:
-                raise ValueError(f"weight {name} has another size than it says")
+            array = np.ascontiguousarray(tensor.numpy())
+            if array.nbytes != tensor.nbytes:
+                raise InternalError(f"weight {name} has another size than it says")
+            stream.write(array.reshape(-1).view(np.uint8))
+
+
+def _embed(model: ir.Model) -> None:
+    """Bring external tensors into memory-mapped arrays, so that none stays a reference."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def _plain(tensor: ir.TensorProtocol) -> bool:
     """Whether a weight is large, and its bytes are its numbers."""
     whole = tensor.dtype != ir.DataType.STRING and float(tensor.dtype.itemsize).is_integer()
-    return whole and tensor.nbytes >= LARGE and hasattr(tensor, "tofile")
+    return whole and tensor.nbytes >= LARGE
 
 
 @contextmanager
@@ -73,7 +89,7 @@ def _without(model: ir.Model, large: dict[str, ir.TensorProtocol]) -> Iterator[N
                 offset=0,
                 length=int(tensor.nbytes),
                 dtype=tensor.dtype,
-                shape=tensor.shape,
+                shape=ir.Shape(tensor.shape.numpy()),
                 name=name,
             )
         yield
