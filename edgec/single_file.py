@@ -60,7 +60,7 @@ def write(model: ir.Model, path: Path) -> None:
             array = np.ascontiguousarray(tensor.numpy())
             if array.nbytes != tensor.nbytes:
                 raise InternalError(f"weight {name} has another size than it says")
-            stream.write(array.reshape(-1).view(np.uint8))
+            stream.write(array.reshape(-1).view(np.uint8).data)
 
 
 def _embed(model: ir.Model) -> None:
