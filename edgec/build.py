@@ -20,13 +20,14 @@ from edgec.buckets import Proposal, find, parse_wish
 from edgec.calibrate import CHECKPOINT, Calibration, Means
 from edgec.canonicalise import canonicalise
 from edgec.errors import InputError, ToolchainError, UnsupportedError
+from edgec.fit import fit, room
 from edgec.gather import Gathered, gather
 from edgec.load import load
 from edgec.manifest import manifest
 from edgec.needs import every_value, needs, union
 from edgec.offload import with_offloads
 from edgec.pack import npz_bytes, write_bundle, write_spares
-from edgec.partition import partition
+from edgec.partition import partition, rename
 from edgec.policy import check_policy, load_policy, match
 from edgec.prove import Judge, prove
 from edgec.recipe import DEFAULT, load_recipe
@@ -168,7 +169,9 @@ def prepare(job: Job, graph: Graph | None = None) -> Prepared:
     if graph is None:
         job.say(f"loading {job.model.name}")
         graph = canonicalise(load(job.model), job.shapes)
-    parts = partition(graph)
+    parts = rename(partition(graph), policy.names)
+    rooms = [found for one in target.runtimes if (found := room(one, target))]
+    parts = fit(graph, parts, min(rooms, default=0))
     check_policy(policy, parts, [str(v.name) for node in graph.model.graph for v in node.outputs])
     target = with_offloads(target, parts, policy)
     plan = assign(graph, parts, policy, target, data=job.data is not None)

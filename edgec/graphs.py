@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from edgec import single_file
+
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"}) | RECURRENT
@@ -42,6 +44,14 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
             yield from attribute.as_graphs()
 
 
+def inner(node: ir.Node) -> Iterator[ir.Node]:
+    """A node, and all that stand in its subgraphs."""
+    yield node
+    for graph in subgraphs(node):
+        for one in graph:
+            yield from inner(one)
+
+
 def constant(value: ir.Value | None) -> np.ndarray | None:
     """The array of a constant value, or None where the value is computed."""
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
@@ -68,8 +78,17 @@ def elements(value: ir.Value) -> int:
 
 
 def weight_bytes(nodes: Iterable[ir.Node], *, half: bool = False) -> int:
-    """Bytes of the distinct constants that nodes read; `half`: float32 is stored in 16 bits."""
-    seen = {value for node in nodes for value in reads(node) if is_constant(value)}
+    """Bytes of the distinct constants that nodes read, in subgraphs too; see `half`.
+
+    `half`: float32 is stored in 16 bits.
+    """
+    seen = {
+        value
+        for outer in nodes
+        for node in inner(outer)
+        for value in node.inputs
+        if value is not None and is_constant(value)
+    }
     tensors = (ir.convenience.get_const_tensor(value) for value in seen)
     return sum(
         int(tensor.nbytes) // (2 if half and tensor.dtype == ir.DataType.FLOAT else 1)
@@ -170,18 +189,8 @@ def save(model: ir.Model, path: Path, *, external: bool = False) -> list[Path]:
     tensors = (value.const_value for value in model.graph.initializers.values())
     total = sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
     if total < EXTERNAL_FROM and not external:
-        _embed(model)
-        ir.save(model, path)
+        single_file.write(model, path)
         return [path]
     data = path.with_name(path.name + ".data")
     ir.save(model, path, external_data=data.name)
     return [path, data]
-
-
-def _embed(model: ir.Model) -> None:
-    """Bring external tensors into memory-mapped arrays, so that they are written into the file."""
-    for graph in (model.graph, *model.graph.subgraphs()):
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor):
-                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)

@@ -1,7 +1,8 @@
 """Stage 8: parts become engines. Parts of one runtime share one unless told otherwise.
 
 Two ONNX Runtime sessions in one process can run at half the speed of one, so a cut needs a reason:
-another backend or device, another precision of the float ops, or `joining = "per-part"`.
+another backend or device, another precision of the float ops, more weights than an engine may hold,
+or `joining = "per-part"`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 from edgec.errors import UnsupportedError
+from edgec.fit import room
 from edgec.graphs import extract, reads
 from edgec.types import Engine, Graph, Joining, Part, Plan, Scheme, Target
 
@@ -21,7 +23,8 @@ Home = tuple[str, Scheme]  # where a part belongs: a runtime, and a precision
 def join(graph: Graph, plan: Plan, target: Target) -> tuple[Engine, ...]:
     """The float engines, in an order in which each finds its inputs made."""
     homes = {part.name: _home(plan, part, target) for part in plan.parts}
-    if plan.joining is Joining.TOGETHER and len(set(homes.values())) == 1:
+    alone = plan.joining is Joining.TOGETHER and len(set(homes.values())) == 1
+    if alone and _holds(plan.parts, homes, target):
         name, precision = next(iter(homes.values()))
         model = graph.model.clone()
         weights = set(model.graph.initializers)
@@ -42,7 +45,8 @@ def join(graph: Graph, plan: Plan, target: Target) -> tuple[Engine, ...]:
     groups: list[list[Part]] = []
     for part in _ordered(plan.parts, homes):
         together = plan.joining is Joining.TOGETHER and groups
-        if together and homes[groups[-1][0].name] == homes[part.name]:
+        same = together and homes[groups[-1][0].name] == homes[part.name]
+        if same and _holds([*groups[-1], part], homes, target):
             groups[-1].append(part)
         else:
             groups.append([part])
@@ -60,6 +64,12 @@ def _home(plan: Plan, part: Part, target: Target) -> Home:
         return runtime.name, scheme
     plain = scheme in (Scheme.FLOAT32, Scheme.KEPT) and runtime.precision is not Scheme.FLOAT16
     return runtime.name, Scheme.FLOAT32 if plain else runtime.precision
+
+
+def _holds(parts: Sequence[Part], homes: Mapping[str, Home], target: Target) -> bool:
+    """Whether one engine has the memory for parts of one home."""
+    most = room(target.runtime(homes[parts[0].name][0]), target)
+    return not most or len(parts) == 1 or sum(part.weight_bytes for part in parts) <= most
 
 
 def _engine(

@@ -2,12 +2,11 @@
 
 The towers of a multimodal graph are not marked, but they follow from reachability:
 
-1. For each node, the graph inputs that it depends on *by data*; what passes through Shape or Size
-   is a dependence on shape and does not count.
-2. Inputs are merged into groups where they meet, unless both have parameters of their own and at
-   least one has already computed with them: a mask joins the tokens, an image does not.
-3. Nodes that depend on one group are that group's tower, nodes that depend on several are the
+1. For each node, the graph inputs that it depends on by data, in groups (see `groups`).
+2. Nodes that depend on one group are that group's tower, nodes that depend on several are the
    fusion. Labels only grow along edges that carry data, so every part is convex in these.
+3. What picks boxes is a head of its own; what leaks from a tower goes to the fusion, so that the
+   fewest bytes cross; a fusion that goes on to write its tokens is a decoder (see `roles`).
 4. Nodes that depend on constants or shapes alone have no part: each piece that is taken out of the
    graph brings its own copy (see `graphs.extract`).
 """
@@ -16,146 +15,173 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from edgec.graphs import RECURRENT, WEIGHTED, is_constant, macs, reads, weight_bytes
+from edgec import kinds, roles
+from edgec.errors import InputError
+from edgec.graphs import macs, weight_bytes
+from edgec.groups import Groups, Label, readers, real_reads
+from edgec.narrow import Needs
 from edgec.types import Graph, Kind, Modality, Part
 
-# What stands between a weight that is stored quantized and its use.
-WIDENING = frozenset({"DequantizeLinear", "Cast", "Mul", "Sub", "Transpose", "Reshape"})
-SHAPE_OPS = frozenset({"Shape", "Size"})
-FUSION = frozenset({-1})
+FUSION: Label = frozenset({-1})
+HEAD: Label = frozenset({-2})
 LARGE_FUSION = 0.1  # of all weights, from which a fusion is treated as a network of its own kind
+Members = dict[Label, list[ir.Node]]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The nodes of each part, and which tower the decoder took its tokens from, if there is one.
+
+    `encoder`: the only other tower of a decoder that attends to it.
+    """
+
+    members: Members
+    decoder: Label = frozenset()
+    encoder: Label = frozenset()
 
 
 def partition(graph: Graph) -> tuple[Part, ...]:
     """The parts of a canonical graph, towers first, in topological order."""
     model = graph.model
-    groups = _Groups(model)
-    members: dict[frozenset[int], list[ir.Node]] = defaultdict(list)
-    for node in model.graph:
-        label = groups.label(groups.data[node])
-        if label:
-            members[label if len(label) == 1 else FUSION].append(node)
-    loose = [node for node in _makers_of_outputs(model) if not groups.data[node]]
-    if loose and members:
-        next(iter(members.values())).extend(loose)
-    if FUSION in members:
-        members[FUSION] = members.pop(FUSION)
-    if not members:
-        members[frozenset()] = list(model.graph)
-    modalities = {
-        label: Modality.MIXED
-        if label == FUSION
-        else _modality([groups.inputs[i] for i in groups.members(label)], nodes)
-        for label, nodes in members.items()
-    }
-    names = _names(modalities)
-    inputs = {label: _inputs(nodes, groups.data) for label, nodes in members.items()}
+    groups = Groups(model)
+    needs = real_reads(model, groups.data)
+    found = _find(model, groups, {node: needs[node] for node in needs if groups.data[node]})
+    members = found.members
+    modalities = {label: _modality(found, groups, label, nodes) for label, nodes in members.items()}
+    names = _names(found, modalities)
+    inputs = {label: _inputs(nodes, needs) for label, nodes in members.items()}
     results = {str(value.name) for value in model.graph.outputs}
     total = weight_bytes(model.graph)
-    return tuple(
+    parts = (
         _part(
             names[label],
             modalities[label],
             nodes,
             inputs[label],
-            results.union(*(found for other, found in inputs.items() if other != label)),
+            results.union(*(taken for other, taken in inputs.items() if other != label)),
             total,
         )
         for label, nodes in members.items()
     )
+    return tuple(
+        replace(part, reason=f"{_role(found, label)}{part.reason}")
+        for part, label in zip(parts, members, strict=True)
+    )
 
 
-def _makers_of_outputs(model: ir.Model) -> list[ir.Node]:
-    """The nodes that give the graph's outputs, each once."""
+def rename(parts: Sequence[Part], names: Mapping[str, str]) -> tuple[Part, ...]:
+    """The parts under the names that the user prefers, by the names that they have.
+
+    Raises InputError for a part that there is not, and where two would have one name.
+    """
+    known = [part.name for part in parts]
+    for old in names:
+        if old not in known:
+            raise InputError(
+                f"names.{old} matches no part of this model",
+                hint=f"its parts are {', '.join(known)}",
+            )
+    renamed = tuple(replace(part, name=names.get(part.name, part.name)) for part in parts)
+    twice = [name for name, count in Counter(part.name for part in renamed).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"two parts would be called {twice[0]}", hint="choose another name in the policy"
+        )
+    return renamed
+
+
+def _find(model: ir.Model, groups: Groups, needs: Needs) -> _Found:
+    order = [node for node in model.graph if groups.data[node]]
+    read_by = readers(needs)
+    heads = roles.head(order, needs, read_by)
+    towers: Members = defaultdict(list)
+    fusion: set[ir.Node] = set()
+    for node in order:
+        label = groups.label(groups.data[node])
+        if node in heads:
+            continue
+        if len(label) == 1:
+            towers[label].append(node)
+        else:
+            fusion.add(node)
+    if fusion:
+        for label, nodes in list(towers.items()):
+            go = {*fusion, *heads}
+            moved = roles.leaks(nodes, go, needs, read_by)
+            left = [node for node in nodes if node not in moved]
+            if not any(kinds.weighted(node) or kinds.looks_up(node) for node in left):
+                moved, left = set(nodes), []
+            fusion |= moved
+            towers[label] = left
+        towers = {label: nodes for label, nodes in towers.items() if nodes}
+    decoder, encoder = frozenset[int](), frozenset[int]()
+    joined = [node for node in order if node in fusion]
+    texts = {
+        label: nodes
+        for label, nodes in towers.items()
+        if kinds.modality(groups.values(label), nodes) is Modality.TEXT
+    }
+    if (found := roles.decoder(model, groups, texts, joined)) is not None and (
+        fusion or len(towers) == 1
+    ):
+        decoder, own = found, towers.pop(found)
+        fusion.update(own)
+        if len(towers) == 1 and any(map(kinds.weighted, own)):
+            encoder = next(iter(towers))
+    ends = {FUSION: fusion, HEAD: heads}
+    members = dict(towers)
+    for label, chosen in ends.items():
+        if chosen:
+            members[label] = [node for node in order if node in chosen]
+    _place_rest(model, groups, members)
+    return _Found(members, decoder, encoder)
+
+
+def _place_rest(model: ir.Model, groups: Groups, members: Members) -> None:
+    """Give outputs that depend on no data a part, and a part to a graph that has none."""
     makers = (value.producer() for value in model.graph.outputs)
-    return list(dict.fromkeys(node for node in makers if node is not None))
+    loose = [n for n in dict.fromkeys(makers) if n is not None and not groups.data[n]]
+    if loose and members:
+        next(iter(members.values())).extend(loose)
+    if not members:
+        members[frozenset()] = list(model.graph)
 
 
-def _inputs(nodes: Sequence[ir.Node], data: Mapping[ir.Node, int]) -> list[str]:
+def _inputs(nodes: Sequence[ir.Node], needs: Needs) -> list[str]:
     """The values that a set of nodes reads from outside.
 
     Constants do not count; nodes without data of their own come along, so their inputs do.
     """
     inside = set(nodes)
-    found: dict[str, None] = {}
-    stack = [value for node in nodes for value in reads(node)]
-    seen: set[ir.Value] = set()
-    while stack:
-        value = stack.pop(0)
-        producer = value.producer()
-        if value in seen or is_constant(value) or producer in inside:
-            continue
-        seen.add(value)
-        if producer is not None and not data[producer]:
-            stack.extend(reads(producer))
-        else:
-            found[str(value.name)] = None
-    return list(found)
+    return list(
+        dict.fromkeys(
+            str(value.name)
+            for node in nodes
+            for value in needs[node]
+            if value.producer() not in inside
+        )
+    )
 
 
-class _Groups:
-    """Graph inputs by index, merged by union-find; a bit mask of inputs per node."""
+def _modality(found: _Found, groups: Groups, label: Label, nodes: Sequence[ir.Node]) -> Modality:
+    if label == FUSION:
+        return Modality.TEXT if found.decoder else Modality.MIXED
+    if label == HEAD:
+        towers = {groups.label(groups.data[node]) for node in nodes}
+        union = frozenset[int]().union(*towers)
+        seen = [node for one, own in found.members.items() if one <= union for node in own]
+        return kinds.modality(groups.values(union), seen) if len(union) == 1 else Modality.MIXED
+    return kinds.modality(groups.values(label), nodes)
 
-    def __init__(self, model: ir.Model) -> None:
-        weights = set(model.graph.initializers)
-        self.inputs = [v for v in model.graph.inputs if v.name not in weights]
-        self.parent = list(range(len(self.inputs)))
-        self.data: dict[ir.Node, int] = {}
-        self.parameters: set[int] = set()
-        self.computed: set[int] = set()
-        of_value = {value: 1 << i for i, value in enumerate(self.inputs)}
-        for node in model.graph:
-            mask = 0
-            for value in reads(node):
-                mask |= of_value.get(value, 0)
-            if node.op_type in SHAPE_OPS:
-                mask = 0
-            self.data[node] = mask
-            of_value.update((value, mask) for value in node.outputs)
-            self._meet(mask)
-            group = self.label(mask)
-            if len(group) == 1 and _weighted(node):
-                self.computed |= group
-                self.parameters |= group
-            elif len(group) == 1 and node.op_type == "Gather" and _fixed(node.inputs[0]):
-                self.parameters |= group
 
-    def find(self, index: int) -> int:
-        while self.parent[index] != index:
-            index = self.parent[index]
-        return index
-
-    def members(self, label: frozenset[int]) -> list[int]:
-        return [i for i in range(len(self.inputs)) if self.find(i) in label]
-
-    def label(self, mask: int) -> frozenset[int]:
-        return frozenset(self.find(i) for i in range(len(self.inputs)) if mask >> i & 1)
-
-    def _meet(self, mask: int) -> None:
-        pairs = combinations(sorted(self.label(mask)), 2)
-        for one, other in sorted(pairs, key=lambda pair: not self._akin(*pair)):
-            a, b = self.find(one), self.find(other)
-            if a != b and not self._apart(a, b):
-                self._merge(a, b)
-
-    def _akin(self, a: int, b: int) -> bool:
-        """Inputs of one dtype find each other first: a mask its tokens, not the picture."""
-        return self.inputs[a].dtype == self.inputs[b].dtype
-
-    def _apart(self, a: int, b: int) -> bool:
-        own = a in self.parameters and b in self.parameters
-        return own and (a in self.computed or b in self.computed)
-
-    def _merge(self, a: int, b: int) -> None:
-        low, high = min(a, b), max(a, b)
-        self.parent[high] = low
-        for known in (self.parameters, self.computed):
-            if high in known:
-                known.add(low)
+def _role(found: _Found, label: Label) -> str:
+    if label == HEAD and len(found.members) > 1:
+        return "picks boxes: "
+    return "writes tokens: " if label == FUSION and found.decoder else ""
 
 
 def _part(
@@ -167,7 +193,7 @@ def _part(
     total: int,
 ) -> Part:
     size = weight_bytes(nodes)
-    kind, reason = _kind(nodes)
+    kind, reason = kinds.kind(nodes)
     if modality is Modality.MIXED and size < LARGE_FUSION * max(total, 1):
         kind = Kind.FUSION
         reason = f"joins towers, with {size / max(total, 1):.1%} of the weights"
@@ -187,68 +213,17 @@ def _part(
     )
 
 
-def _kind(nodes: Sequence[ir.Node]) -> tuple[Kind, str]:
-    """What most of the multiply-accumulates are: convolution, attention, recurrence or dense."""
-    work: Counter[str] = Counter()
-    for node in nodes:
-        if _weighted(node):
-            name = "Conv" if node.op_type.startswith("Conv") else node.op_type
-            work["Recurrent" if name in RECURRENT else name] += max(1, macs(node))
-    if not work:
-        return Kind.GLUE, "has no weights"
-    total = work.total()
-    attention = any(node.op_type in ("Softmax", "Attention") for node in nodes) and any(
-        node.op_type in ("MatMul", "Attention") and not _weighted(node) for node in nodes
-    )
-    if work["Conv"] * 2 >= total:
-        return Kind.CNN, f"{work['Conv'] / total:.0%} of the work is convolution"
-    if work["Recurrent"] * 2 >= total:
-        return Kind.RECURRENT, f"{work['Recurrent'] / total:.0%} of the work is recurrent"
-    dense = (work["MatMul"] + work["Gemm"]) / total
-    if attention:
-        return Kind.TRANSFORMER, f"{dense:.0%} of the work is MatMul, between attention"
-    return Kind.MLP, f"{dense:.0%} of the work is MatMul, without attention"
-
-
-def _weighted(node: ir.Node) -> bool:
-    """Whether a node multiplies by a weight, be it stored in float or quantized."""
-    standard = node.op_type in WEIGHTED and node.domain in ("", "ai.onnx") and len(node.inputs) > 1
-    return standard and _fixed(node.inputs[1])
-
-
-def _fixed(value: ir.Value | None) -> bool:
-    """Whether a value is a constant, or made float from one."""
-    if value is None or is_constant(value):
-        return value is not None
-    producer = value.producer()
-    if producer is None or producer.op_type not in WIDENING:
-        return False
-    return all(_fixed(one) for one in producer.inputs if one is not None)
-
-
-def _modality(inputs: Sequence[ir.Value], nodes: Sequence[ir.Node]) -> Modality:
-    """A guess from the types, ranks and names of the inputs, and from how they are first used."""
-    text = " ".join(str(value.name).lower() for value in inputs)
-    if any(word in text for word in ("mel", "audio", "wave", "speech", "spectrogram", "fbank")):
-        return Modality.AUDIO
-    integers = {v for v in inputs if v.dtype in (ir.DataType.INT64, ir.DataType.INT32)}
-    looked_up = any(
-        node.op_type == "Gather" and _fixed(node.inputs[0]) and node.inputs[1] is not None
-        for node in nodes
-    )
-    if integers and looked_up:
-        return Modality.TEXT
-    ranks = {len(value.shape) for value in inputs if value.shape is not None}
-    if 4 in ranks and any(node.op_type == "Conv" for node in nodes):
-        return Modality.VISION
-    return Modality.UNKNOWN
-
-
-def _names(modalities: Mapping[frozenset[int], Modality]) -> dict[frozenset[int], str]:
+def _names(found: _Found, modalities: Mapping[Label, Modality]) -> dict[Label, str]:
     """vision, text, audio, fusion; numbered where there are several of one, `model` if alone."""
     alone = "model" if len(modalities) == 1 else "tower"
-    plain = {Modality.MIXED: "fusion", Modality.UNKNOWN: alone}
+    plain = {Modality.MIXED: alone if len(modalities) == 1 else "fusion", Modality.UNKNOWN: alone}
     base = {label: plain.get(modality, str(modality)) for label, modality in modalities.items()}
+    if found.decoder:
+        base[FUSION] = "decoder"
+    if found.encoder:
+        base[found.encoder] = "encoder"
+    if HEAD in base and len(base) > 1:
+        base[HEAD] = "head"
     counts = Counter(base.values())
     seen: Counter[str] = Counter()
     names = {}

@@ -14,6 +14,8 @@ scheme = "float32"
 scheme = "float32"
 [values."/layer.0/*"]     # values, by name or glob
 method = "entropy"
+[names]                   # what a part is called here and everywhere, by the name it is found under
+vision = "camera"
 [limits]
 part_sqnr_db = 12.0       # false switches a limit off
 cosine = 0.97
@@ -25,6 +27,7 @@ hint = "latency"          # or "throughput", for backends that know the differen
 from __future__ import annotations
 
 import fnmatch
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -49,6 +52,9 @@ CHOICES = (
 RECOVERIES = ("bias_correction", "smoothing", "rounding", "mask_aware_ranges")
 FIELDS = ("methods", "bias", "strengths", "gptq", "mask_aware")  # of a RecoveryPlan
 ROUNDINGS = ("gptq", "nearest")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")  # of a part: it becomes the name of a file too
+TAKEN = ("shared", "main")  # nodes of no part; an engine that holds all parts
+NAME_HINT = f"a name is letters, digits and _, 40 at most, and not {' or '.join(TAKEN)}"
 # What the tables may state.
 KEYS = {
     "parts": ("scheme", "runtime", "method", *RECOVERIES),
@@ -66,14 +72,17 @@ def load_policy(path: Path | None) -> Policy:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: {error}", hint="correct the policy file") from error
-    unknown = sorted(set(table) - {*KEYS, "limits", "engines"})
+    unknown = sorted(set(table) - {*KEYS, "names", "limits", "engines"})
     if unknown:
-        raise _wrong(path, unknown[0], f"the tables are {', '.join(KEYS)}, limits and engines")
+        raise _wrong(
+            path, unknown[0], f"the tables are {', '.join(KEYS)}, names, limits and engines"
+        )
     return Policy(
         parts=_overrides(path, table, "parts"),
         ops=_overrides(path, table, "ops"),
         nodes=_overrides(path, table, "nodes"),
         values=_overrides(path, table, "values"),
+        names=_names(path, table.get("names", {})),
         limits=_limits(path, table.get("limits", {})),
         joining=Joining(_engine(path, table, "joining", list(Joining))),
         hint=Hint(_engine(path, table, "hint", list(Hint))),
@@ -119,6 +128,17 @@ def recovery_plan(part: Part, policy: Policy, nodes: Mapping[str, ir.Node]) -> R
     values = {n: one.methods[0] for n, one in wishes if one is not None and one.methods}
     plan = RecoveryPlan(values=values)
     return replace(plan, **{key: value for key, value in stated.items() if value is not None})
+
+
+def _names(path: Path, row: Any) -> dict[str, str]:
+    if not isinstance(row, dict):
+        raise _wrong(path, "names", 'write [names] and below it vision = "camera"')
+    for key, name in row.items():
+        if not isinstance(name, str) or not NAME.fullmatch(name) or name in TAKEN:
+            raise _wrong(path, f"names.{key}", NAME_HINT)
+    if len(set(row.values())) < len(row):
+        raise _wrong(path, "names", "two parts cannot have one name")
+    return dict(row)
 
 
 def _overrides(path: Path, table: Mapping[str, Any], name: str) -> tuple[Override, ...]:

@@ -20,14 +20,25 @@ from edgec.load import load
 from edgec.metrics.labels import NO_LABELS, Sheet
 from edgec.metrics.labels import read as read_labels
 from edgec.metrics.outputs import count
-from edgec.partition import partition
 from edgec.reference import Reference
 from edgec.revise import worst
 from edgec.runtime import Bundle
 from edgec.runtime import load as open_bundle
 from edgec.runtime.buckets import Buckets, mute, parse
 from edgec.runtime.built import spare
-from edgec.types import STAND_IN, Artifact, Comparison, Counts, Graph, Limits, Part, Range, StandIn
+from edgec.types import (
+    STAND_IN,
+    Artifact,
+    Comparison,
+    Counts,
+    Graph,
+    Kind,
+    Limits,
+    Modality,
+    Part,
+    Range,
+    StandIn,
+)
 from edgec.verify import cut, verify_outputs, verify_parts
 
 MOST_FILES = 100_000
@@ -128,8 +139,7 @@ def _parts(
     place: Path,
     threads: int,
 ) -> tuple[Comparison, ...]:
-    known = {part.name: part for part in partition(graph)}
-    wanted: list[Part] = [known[row["name"]] for row in page["parts"] if row["name"] in known]
+    wanted = [_part(row) for row in page["parts"] if _has(graph, row)]
     cuts = []
     for artifact in artifacts:
         if artifact.path.suffix == ".ort" or artifact.stand_in is not None:
@@ -141,6 +151,28 @@ def _parts(
         ]
     results = verify_parts(graph, cuts, files, inputs, place, threads) if cuts else {}
     return tuple(one for result in results.values() for one in result.comparisons)
+
+
+def _part(row: Mapping[str, Any]) -> Part:
+    """A part as the bundle knows it: the policy may have named it, the target's memory cut it."""
+    return Part(
+        name=row["name"],
+        kind=Kind(row["kind"]),
+        modality=Modality(row["modality"]),
+        inputs=tuple(row["inputs"]),
+        outputs=tuple(row["outputs"]),
+        nodes=(),
+        macs=row["macs"],
+        weight_bytes=row["source_bytes"],
+        reason=row["reason"],
+    )
+
+
+def _has(graph: Graph, row: Mapping[str, Any]) -> bool:
+    """Whether this version's canonical graph has the values between which a part lies."""
+    known = {v.name for v in graph.model.graph.inputs}
+    known.update(v.name for node in graph.model.graph for v in node.outputs)
+    return known.issuperset([*row["inputs"], *row["outputs"]])
 
 
 def _artifact(row: Mapping[str, Any], place: Path) -> Artifact:

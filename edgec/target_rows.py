@@ -219,6 +219,7 @@ def _bounds(stated: Mapping[str, Any], above: Mapping[str, Any]) -> Bounds:
         loadables=int(stated.get("loadables", 0)),
         max_batch=int(stated.get("max_batch", 0)),
         max_dimension=int(stated.get("max_dimension", 0)),
+        engine_bytes=int(stated.get("engine_bytes", 0)),
         ranks=tuple(stated.get("ranks", ())),
         only_listed=bool(stated.get("only_listed", False)),
         standard_ops=bool(stated.get("standard_ops", False)),

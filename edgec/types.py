@@ -289,12 +289,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Policy:
-    """What the user wants. The most specific override wins: node, then op type, then part."""
+    """What the user wants. The most specific override wins: node, then op type, then part.
+
+    `names`: what a part is called, by the name that it would have.
+    """
 
     parts: tuple[Override, ...] = ()
     ops: tuple[Override, ...] = ()
     nodes: tuple[Override, ...] = ()
     values: tuple[Override, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = Limits()
     joining: Joining = Joining.TOGETHER
     hint: Hint = Hint.LATENCY
@@ -461,13 +465,14 @@ class Bounds:
 
     `loadables`: pieces that one core takes; `ranks` of the values that go in and out;
     `only_listed`: what the op table does not list is not supported; `standard_ops`: ops of ONNX's
-    own domain alone.
+    own domain alone; `engine_bytes`: weights, as the source has them, that an engine may hold.
     """
 
     loadables: int = 0
     ranks: tuple[int, ...] = ()
     max_batch: int = 0
     max_dimension: int = 0
+    engine_bytes: int = 0
     only_listed: bool = False
     standard_ops: bool = False
     source: str = ""

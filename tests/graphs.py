@@ -24,6 +24,7 @@ DIMS: Mapping[str, int] = {
     "sequence": 12,
     "frames": 48,
     "steps": 9,
+    "past": 5,
     "height": 32,
     "width": 32,
 }
@@ -42,6 +43,11 @@ class Input:
 def names() -> list[str]:
     """Every fixture that is a good model, by its file name without `.onnx`."""
     return sorted(path.stem for path in FIXTURES.glob("*.onnx"))
+
+
+def library() -> list[str]:
+    """The models of public libraries, by their names below the folder of fixtures."""
+    return sorted(f"library/{path.stem}" for path in (FIXTURES / "library").glob("*.onnx"))
 
 
 def path(name: str) -> Path:
@@ -74,8 +80,10 @@ def feeds(wanted: Iterable[Input], seed: int = 0, **dims: int) -> dict[str, Arra
     for place, one in enumerate(wanted):
         shape = tuple(_size(dim, axis, sizes) for axis, dim in enumerate(one.shape))
         rng = np.random.default_rng([seed, place])
-        if one.name in ("ids", "mask"):
+        if one.name.endswith(("ids", "mask")):
             array = _tokens(one.name, shape, seed)
+        elif one.name == "image" and len(shape) == 3:
+            array = _smooth(rng, (1, *shape))[0]
         elif one.name in ("h0", "c0"):
             array = rng.normal(0, 0.1, shape)
         elif len(shape) >= 4:

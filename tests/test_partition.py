@@ -37,7 +37,7 @@ EXPECTED: dict[str, set[tuple[str, str, str]]] = {
         ("vision", "cnn", "vision"),
         ("text", "transformer", "text"),
         ("audio", "cnn", "audio"),
-        ("fusion", "fusion", "mixed"),
+        ("fusion", "transformer", "mixed"),
     },
     "siamese": {
         ("vision_1", "cnn", "vision"),
@@ -103,7 +103,7 @@ def test_inputs_of_the_towers() -> None:
 def test_an_input_that_lends_only_its_size_does_not_merge_towers() -> None:
     # torch's exporters share the batch size between towers: the picture's tower reads Shape(ids)
     assert _part("clip_dynamo", "vision").inputs == ("image", "ids")
-    assert _part("trimodal_cross", "text").inputs == ("ids", "mask", "image")
+    assert _part("trimodal_cross", "text").inputs == ("ids", "image", "mask")
     assert _part("trimodal_dynamo", "text").inputs == ("ids", "mask", "mel")
 
 

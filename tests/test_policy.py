@@ -373,3 +373,36 @@ def test_an_override_that_matches_nothing_is_refused(
 def test_an_op_type_that_the_model_lacks_is_no_mistake(tmp_path: Path) -> None:
     path = write(tmp_path, '[ops.Softmax]\nscheme = "float32"\n')
     assert prepare(Job(graphs.path("cnn"), target="generic", policy=path)).policy.ops
+
+
+def test_names_of_parts(tmp_path: Path) -> None:
+    """A part is found as vision, and is camera from then on: in the plan and in the policy."""
+    text = '[names]\nvision = "camera"\n[parts.camera]\nscheme = "float32"\n'
+    policy = write(tmp_path, text)
+    assert load_policy(policy).names == {"vision": "camera"}
+    made = prepare(Job(model=graphs.path("clip_torchscript"), target="x86-vnni", policy=policy))
+    assert [part.name for part in made.parts] == ["camera", "text", "fusion"]
+    assert made.plan.schemes["camera"] is Scheme.FLOAT32
+    assert {decision.part for decision in made.plan.decisions.values()} >= {"camera", "text"}
+    policy = write(tmp_path, '[names]\nsound = "microphone"\n')
+    with pytest.raises(InputError, match=r"names\.sound matches no part"):
+        prepare(Job(model=graphs.path("clip_torchscript"), target="x86-vnni", policy=policy))
+
+
+@pytest.mark.parametrize("name", ["../vision", "a b", "", "shared", "main", "1st", "x" * 41])
+def test_names_that_no_file_can_have(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"names\.vision is not a setting") as caught:
+        load_policy(write(tmp_path, f'[names]\nvision = "{name}"\n'))
+    assert "letters, digits" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ['names = "vision"', "[names]\nvision = 1"])
+def test_names_are_a_table_of_texts(text: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a setting of a policy"):
+        load_policy(write(tmp_path, text))
+
+
+def test_two_parts_cannot_have_one_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_policy(write(tmp_path, '[names]\nvision = "a"\ntext = "a"\n'))
+    assert caught.value.hint == "two parts cannot have one name"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
+import graphs
 import numpy as np
 import pytest
 import small
@@ -334,3 +335,21 @@ def test_a_system_that_does_not_tell_its_flags(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Path, "read_text", refuse)
     assert module.cpu_flags() == frozenset()
+
+
+def test_the_memory_of_an_engine(tmp_path: Path) -> None:
+    """Where a row states it, parts that are larger are cut and engines hold no more."""
+    from edgec.build import Job, prepare
+    from edgec.join import join
+
+    text = MY_BOARD + "[runtimes.onnxruntime.limits]\nengine_bytes = 50_000\n"
+    row = board(tmp_path / "my-board", text)
+    assert load_target(str(row)).runtime("onnxruntime").limits.engine_bytes == 50_000
+    model = graphs.path("clip_torchscript")
+    made = prepare(Job(model=model, target=str(row), backend="onnxruntime"))
+    assert [part.name for part in made.parts][:3] == ["vision", "text_part1", "text_part2"]
+    engines = join(made.graph, made.plan, made.target)
+    assert len(engines) > 1
+    sizes = {part.name: part.weight_bytes for part in made.parts}
+    for engine in engines:
+        assert len(engine.parts) == 1 or sum(sizes[name] for name in engine.parts) <= 50_000
