@@ -50,7 +50,7 @@ def _fold(model: ir.Model) -> bool:
         whole = not np.ma.getmaskarray(known).any()
         if maker is None or not whole or value.is_graph_output():
             continue
-        new = initialiser(str(value.name), ir.tensor(np.ascontiguousarray(known.data)))
+        new = initialiser(str(value.name), ir.tensor(np.array(known.data, order="C")))
         ir.convenience.replace_all_uses_with(value, new)
         model.graph.remove(maker, safe=True)
         model.graph.register_initializer(new)

@@ -43,7 +43,7 @@ class TensorRTSession:
     def _run(self, feeds: Mapping[str, Any]) -> Dict[str, Any]:
         context = self._context
         for name in self._inputs:
-            array = np.ascontiguousarray(feeds[name], self._types[name])
+            array = np.asarray(feeds[name], self._types[name], order="C")
             if not context.set_input_shape(name, array.shape):
                 message = "input {!r}: {} is outside of what the engine was built for"
                 hint = "Build with --shape that covers it."

@@ -76,6 +76,14 @@ def test_slices_and_fills() -> None:
     assert ops == ["Expand", "ReduceMean"]
 
 
+def test_a_scalar_stays_a_scalar() -> None:
+    body = """
+        s = Shape (x) width = Gather <axis = 0> (s, three) r = Range (zero, width, one)
+        f = Cast <to = 1> (r) y = Mul (x, f)
+    """
+    assert prove(body, 2, three=3, zero=0, one=1) == ["Cast", "Mul", "Range"]
+
+
 def test_what_needs_the_batch_stays() -> None:
     body = """
         s = Shape (x) n = Gather <axis = 0> (s, zero) m = Mul (n, two) u = Unsqueeze (m, axis)
