@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from edgec import samples as data
-from edgec import sbom, statistics_file
+from edgec import statistics_file
 from edgec.assign import assign
 from edgec.backends import missing
 from edgec.binding import bind, near
@@ -81,6 +81,8 @@ def build(job: Job) -> Report:
 
     Raises the errors of `edgec.errors`. The bundle appears only when it is complete.
     """
+    from edgec import sbom  # its library is large, and `plan` works without it
+
     output = _output(job)
     if job.statistics is not None and job.data is None:
         raise InputError(
