@@ -39,7 +39,10 @@ def distinct(nodes: Iterable[ir.Node]) -> dict[Signature, list[ir.Node]]:
 
 
 def minimal(model: ir.Model, node: ir.Node) -> ir.Model:
-    """A model of `node` alone. Raises UnsupportedError where the type of an input is not known."""
+    """A model of `node` alone. Raises UnsupportedError where the type of an input is not known.
+
+    An output of no known type, of a custom operator that is, is said to have an input's.
+    """
     inputs = list(dict.fromkeys(value for value in reads(node) if not is_constant(value)))
     untyped = next((value for value in inputs if value.type is None), None)
     if untyped is not None:
@@ -50,6 +53,9 @@ def minimal(model: ir.Model, node: ir.Node) -> ir.Model:
         )
     outputs = [str(value.name) for value in node.outputs if value.name]
     alone = extract(model, [str(value.name) for value in inputs], outputs)
+    types = [value.type for value in inputs] or [ir.TensorType(ir.DataType.FLOAT)]
+    for value in alone.graph.outputs:
+        value.type = value.type or types[0]
     used = {key for one in alone.graph for key in (one.domain, *_domains(one))}
     for key in [key for key in alone.opset_imports if key and key not in used]:
         del alone.opset_imports[key]

@@ -153,7 +153,11 @@ def _show_shortfalls(out: Page, found: Inspection) -> None:
 
 
 def _save(found: Inspection, folder: Path, every: bool) -> int:
-    """Write what cannot run into `folder`; of nodes that are alike the lightest, unless `every`."""
+    """Write what cannot run into `folder`; of nodes that are alike the lightest, unless `every`.
+
+    A node that cannot stand alone is named on stderr. Raises UnsupportedError where none can.
+    """
+    from edgec.errors import UnsupportedError
     from edgec.inspection import Level
     from edgec.minimal import distinct, file_name, save_minimal
 
@@ -163,9 +167,16 @@ def _save(found: Inspection, folder: Path, every: bool) -> int:
     ]
     chosen = lacking if every else [same[0] for same in distinct(lacking).values()]
     folder.mkdir(parents=True, exist_ok=True)
+    failures: list[UnsupportedError] = []
     for index, node in enumerate(chosen):
-        save_minimal(found.graph.model, node, folder / file_name(index, node))
-    return len(chosen)
+        try:
+            save_minimal(found.graph.model, node, folder / file_name(index, node))
+        except UnsupportedError as error:
+            failures.append(error)
+            click.echo(f"not saved: {error.message}", err=True)
+    if failures and len(failures) == len(chosen):
+        raise failures[0]
+    return len(chosen) - len(failures)
 
 
 def as_json(found: Inspection) -> dict[str, Any]:
