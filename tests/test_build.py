@@ -146,6 +146,7 @@ def test_a_bundle_and_its_report_say_the_same(built: Callable[..., Report]) -> N
 def test_only_bundle_and_report_are_left(built: Callable[..., Report]) -> None:
     report = built("x86-vnni")
     assert sorted(p.name for p in report.bundle.parent.iterdir()) == [
+        f"{NAME}.cdx.json",
         f"{NAME}.edgec",
         f"{NAME}.report.json",
     ]
