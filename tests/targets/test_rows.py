@@ -24,6 +24,9 @@ FILES = sorted(
     [*folder("targets").glob(f"*/{FILE}"), *(folder("targets") / FAMILIES).glob("*.toml")]
 )
 ROWS = [(name, stack) for name in names() for stack in stacks(name)]
+# Every device with its default stack, and one with all that a Jetson may have.
+OFTEN = [(n, s) for n, s in ROWS if s == stacks(n)[0] or n == "jetson-orin"]
+SELDOM = [pytest.param(*row, marks=pytest.mark.slow) for row in ROWS if row not in OFTEN]
 CONFIDENCE = ("measured", "documented", "inferred")
 ASKED_FOR = {
     *("jetson-nano", "jetson-xavier-nx", "jetson-agx-xavier", "jetson-orin-nano", "jetson-orin-nx"),
@@ -132,7 +135,7 @@ def runtime_of(target: Target, decision: Decision) -> Runtime:
     )
 
 
-@pytest.mark.parametrize(("name", "stack"), ROWS)
+@pytest.mark.parametrize(("name", "stack"), [*OFTEN, *SELDOM])
 def test_the_two_tower_model_is_planned_without_a_word_missing(name: str, stack: str) -> None:
     found, target = small.fixture("clip_torchscript"), load_target(name, stack)
     plan = assign(found, small.parts("clip_torchscript"), Policy(), target, data=True)
