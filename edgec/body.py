@@ -41,7 +41,7 @@ def write_out(model: ir.Model, node: ir.Node) -> list[ir.Node]:
     body = ir.from_proto(found).graph
     if any(one.op_type == node.op_type and one.domain == node.domain for one in body):
         return []
-    return _splice(model, node, {stand: value for value, stand in inputs.items()}, body)
+    return splice(node, {stand: value for value, stand in inputs.items()}, body)
 
 
 def _fill_in(model: ir.Model, node: ir.Node) -> None:
@@ -57,10 +57,11 @@ def _distinct(node: ir.Node) -> enumerate[ir.Value]:
     return enumerate(dict.fromkeys(value for value in node.inputs if value is not None))
 
 
-def _splice(
-    model: ir.Model, node: ir.Node, inputs: dict[ir.Value, ir.Value], body: ir.Graph
-) -> list[ir.Node]:
-    """Move the nodes of a body to where `node` is; they are named after it."""
+def splice(node: ir.Node, inputs: dict[ir.Value, ir.Value], body: ir.Graph) -> list[ir.Node]:
+    """Move the nodes of a body to where `node` is; they are named after it.
+
+    `inputs`: what stands for each input of the body. What the node made keeps its name and its id.
+    """
     by_name = {str(stand.name): value for stand, value in inputs.items()}
     for value in list(body.inputs):
         ir.convenience.replace_all_uses_with(
@@ -89,6 +90,7 @@ def _splice(
     for name, old in results.items():
         new, known = given[name], old.name
         new.type, new.shape = old.type, old.shape
+        new.metadata_props.update(old.metadata_props)
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         old.name, new.name = None, known
     graph.remove(node, safe=True)

@@ -14,6 +14,7 @@ import onnx
 import onnx.inliner
 import onnx_ir as ir
 
+from edgec.body import splice
 from edgec.graphs import attribute
 
 STANDARD = ("", "ai.onnx")
@@ -30,29 +31,11 @@ def ops(node: ir.Node) -> frozenset[str]:
 def expand(node: ir.Node) -> None:
     """Replace a node by its body, in place. The values that it made keep their names."""
     body = written(node)
-    graph = node.graph
-    if body is None or graph is None:
+    if body is None:
         raise ValueError(f"{node.op_type} has no body")
     inner = ir.from_proto(body).graph
-    names = [str(value.name) for value in node.outputs]
     outer = [value for value in node.inputs if value is not None]
-    for formal, actual in zip(inner.inputs, outer, strict=True):
-        ir.convenience.replace_all_uses_with(formal, actual)
-    made = list(inner.outputs)
-    nodes = list(inner)
-    inner.outputs.clear()
-    inner.remove(nodes)
-    for index, one in enumerate(nodes):
-        one.name = f"{node.name}/{index}"
-        for value in one.outputs:
-            if value not in made:
-                value.name = f"{node.name}/{value.name}"
-    for old, new in zip(node.outputs, made, strict=True):
-        new.shape, new.type = old.shape, old.type
-        new.metadata_props.update(old.metadata_props)
-    ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, node.outputs, made)
-    for name, value in zip(names, made, strict=True):
-        value.name = name
+    splice(node, dict(zip(inner.inputs, outer, strict=True)), inner)
 
 
 def written(node: ir.Node) -> onnx.ModelProto | None:

@@ -65,12 +65,13 @@ class Pass:
     """Graphs with observers (see `instrument`), and the samples that are still to run.
 
     `models`: files with what they watch, each run on every sample; together they watch all of
-    `watch`. `library`: of the custom op, or None where numpy counts. `streams`: samples at once.
+    `watch`. `custom_op`: its shared library, or None where numpy counts. `streams`: samples at
+    once.
     """
 
     models: tuple[tuple[Path, Watch], ...]
     watch: Watch
-    library: Path | None
+    custom_op: Path | None
     rows: tuple[Row, ...]
     streams: int
     checkpoint: Checkpoint | None
@@ -84,8 +85,8 @@ def run(one: Pass, start: Statistics) -> tuple[Statistics, Effort]:
     """
     begin = time.monotonic()
     _share_one_heap()
-    counter = Slots(one, start, one.library) if one.library else Arrays(one, start)
-    sessions = [(Reference(path, 1, one.library, BROKEN), watch) for path, watch in one.models]
+    counter = Slots(one, start, one.custom_op) if one.custom_op else Arrays(one, start)
+    sessions = [(Reference(path, 1, one.custom_op, BROKEN), watch) for path, watch in one.models]
     values = dict(start.values)
     done, saved = list(start.samples), time.monotonic()
 
@@ -243,7 +244,7 @@ def _effort(one: Pass, seconds: float) -> Effort:
         seconds=seconds,
         cpu_seconds=used.ru_utime + used.ru_stime,
         peak_bytes=peak(os.getpid()),
-        counter="native code" if one.library else "numpy",
+        counter="native code" if one.custom_op else "numpy",
     )
 
 

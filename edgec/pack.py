@@ -78,19 +78,9 @@ def write_spares(files: Sequence[Path], output: Path) -> None:
     if not files:
         output.unlink(missing_ok=True)
         return
-    named = {_entry(path)["sha256"]: path for path in files}
-    handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-                for digest in sorted(named):
-                    _add(archive, stream, digest, named[digest])
-            _to_disk(stream)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, output)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    if output.is_dir():
+        raise InputError(f"{output} is a folder and is not replaced", hint="Use another -o.")
+    _write_zip({_entry(path)["sha256"]: path for path in files}, output)
 
 
 def runtime_files() -> dict[str, bytes]:

@@ -45,7 +45,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in FIXTURES.glob("*.onnx"))
 
 
-def library() -> list[str]:
+def exported() -> list[str]:
     """The models of public libraries, by their names below the folder of fixtures."""
     return sorted(f"library/{path.stem}" for path in (FIXTURES / "library").glob("*.onnx"))
 

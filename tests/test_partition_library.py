@@ -35,7 +35,7 @@ EXPECTED = {
 
 
 def test_every_model_has_its_expectation() -> None:
-    assert {f"library/{name}" for name in EXPECTED} == set(graphs.library())
+    assert {f"library/{name}" for name in EXPECTED} == set(graphs.exported())
 
 
 @pytest.mark.parametrize("name", EXPECTED)

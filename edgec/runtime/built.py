@@ -197,6 +197,7 @@ def spare(bundle: Bundle, name: str, into: Path) -> Path:
         if digest(partial) != entry["sha256"]:
             refuse("{}: {} was changed".format(source.name, name))
         os.replace(str(partial), str(into))
+    # zipfile raises NotImplementedError for a compression or a version that it does not know
     except (KeyError, zipfile.BadZipFile, OSError, NotImplementedError) as error:
         refuse("{}: {} cannot be read: {}".format(source.name, name, error))
     finally:

@@ -24,7 +24,7 @@ _DAMAGED = (
     zlib.error,
     struct.error,
     EOFError,
-    NotImplementedError,
+    NotImplementedError,  # a compression that zipfile does not know
     OverflowError,
     RuntimeError,
     ValueError,
