@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from edgec.build import Job, build
+from edgec.demo.data import write_calibration
+from edgec.demo.model import compose
 from edgec.runtime import npz
 from edgec.runtime.model import load
 from edgec.target import cpu_flags
@@ -26,7 +28,8 @@ HERE = Path(__file__).resolve().parent
 EMULATE = HERE.parents[1] / "tools/emulate"
 LOOSE = Limits(part_sqnr_db=None, cosine=None)
 FAST, OTHERS = "cortex-a76", ["cortex-a57", "cortex-a72"]
-CORES = [FAST, *(pytest.param(core, marks=pytest.mark.slow) for core in OTHERS)]
+SLOW = pytest.mark.slow
+CORES = [FAST, *(pytest.param(core, marks=SLOW) for core in OTHERS)]
 COSINE = 0.9999
 ONE_ROUNDING = 1.2e-7 * 2  # of float32, in a product and in a sum
 
@@ -47,14 +50,25 @@ def emulated(core: str, *words: str | Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two towers, static and dynamic INT8, built for ARM cores with dot product."""
-    folder = tmp_path_factory.mktemp("arm")
-    data = graphs.write_samples("clip_torchscript", folder / "samples", 6)
+@pytest.fixture(scope="session", params=["clip", pytest.param("demonstration", marks=SLOW)])
+def source(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """A model of two towers and its samples."""
+    folder = tmp_path_factory.mktemp("source")
+    if request.param == "demonstration":
+        return compose(folder / "emoji.onnx"), write_calibration(folder / "samples")
+    samples = graphs.write_samples("clip_torchscript", folder / "samples", 6)
+    return graphs.path("clip_torchscript"), samples
+
+
+def built(source: tuple[Path, Path], folder: Path, stack: str | None = None) -> Path:
+    """Two towers in INT8, for ARM cores with dot product."""
+    model, data = source
     job = Job(
-        graphs.path("clip_torchscript"),
+        model,
         target="aarch64-dotprod",
+        stack=stack,
         data=data,
         output=folder / "model.edgec",
         measure=False,
@@ -62,6 +76,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         limits=LOOSE,
     )
     return build(job).bundle
+
+
+@pytest.fixture(scope="session")
+def bundle(source: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(source, tmp_path_factory.mktemp("arm"))
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +119,15 @@ def test_integer_ops_are_those_of_x86_bit_for_bit(
 def test_a_bundle_runs_itself_and_answers_as_on_x86(
     core: str, bundle: Path, tmp_path: Path
 ) -> None:
+    answers_agree(core, bundle, tmp_path)
+
+
+@SLOW
+def test_a_bundle_of_openvino_answers_as_on_x86(source: tuple[Path, Path], tmp_path: Path) -> None:
+    answers_agree(FAST, built(source, tmp_path, "openvino"), tmp_path)
+
+
+def answers_agree(core: str, bundle: Path, tmp_path: Path) -> None:
     told = emulated(core, bundle, "run", "--golden", "--outputs", tmp_path / "out.npz")
     assert "float32" in told
     there = npz.read(tmp_path / "out.npz", "out.npz")

@@ -23,7 +23,6 @@ import calibration_figures as figures
 import calibration_samples as samples
 import calibration_table as table
 import calibration_work as work
-import peers_table
 from calibration_accuracy import Judged
 from calibration_cost import Results, Run
 from peers_models import MODELS
@@ -133,11 +132,6 @@ def test_table_has_every_case_and_marks_what_is_missed(tmp_path: Path) -> None:
             assert text.count(f"| {case.label} | {count:,} |") == len(models)
     assert "| mse | vision 21.0, text broken | 17.0 | exact 0.900 | 12 |   |" in text
     assert "| auto | - | - | - | 1 | exit code 3: no such method |" in text
-    page = tmp_path / "README.md"
-    page.write_text(f"a\n{table.BEGIN}\nold\n{table.END}\n{peers_table.BEGIN}\n{peers_table.END}\n")
-    peers_table.write(page, text, table.BEGIN, table.END)
-    ends = f"{table.END}\n{peers_table.BEGIN}\n{peers_table.END}\n"
-    assert page.read_text(encoding="utf-8") == f"a\n{table.BEGIN}\n{text}\n{ends}"
 
 
 def test_pictures_are_shifted_within_what_they_show() -> None:

@@ -16,12 +16,13 @@ import numpy as np
 import onnx.backend.test.case.node as onnx_cases
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "bench"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "conformity"))
 
 import conformity as tool
 import conformity_case as one
+import readme_block
 
-TOOL = Path(tool.__file__).parent
 # By the module of onnx that makes them: making all 1,884 takes half a minute.
 SAMPLE = {
     "and_": ("and2d", "and_bcast4v3d"),
@@ -135,7 +136,8 @@ class Deadly:
 
 
 def test_a_crash_condemns_one_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = os.pathsep.join([str(TOOL), str(Path(__file__).parent)])
+    files = [tool.__file__, readme_block.__file__, __file__]
+    path = os.pathsep.join(str(Path(file).parent) for file in files)
     monkeypatch.setenv("PYTHONPATH", path)
     log = tmp_path / "log.jsonl"
     cases = [relu(), Deadly("deadly"), replace(relu(), name="after")]

@@ -127,27 +127,13 @@ def test_table_marks_the_front_and_shows_failures() -> None:
     assert "| 1.0 | 2 |" in lines[4]  # its build took time and memory all the same
 
 
-def test_block_has_every_model_and_replaces_only_itself(tmp_path: Path) -> None:
+def test_block_has_every_model() -> None:
     found = {model.name: [row(1, 1.0, INF), row(18, 2.0, 22.0, "edgec")] for model in MODELS}
     about = {"rounds": "11", "bf16": "does", "machine": "a machine", "versions": "some 1.0"}
     text = peers_table.block(found, MODELS, about, "plot.svg")
     for model in MODELS:
         assert f"<summary>{model.title}: " in text
     assert "{" not in text
-    page = tmp_path / "README.md"
-    page.write_text(f"before\n{peers_table.BEGIN}\nold\n{peers_table.END}\nafter\n")
-    peers_table.write(page, text)
-    peers_table.write(page, text)
-    written = page.read_text(encoding="utf-8")
-    assert written == f"before\n{peers_table.BEGIN}\n{text}\n{peers_table.END}\nafter\n"
-
-
-def test_page_without_markers_is_refused(tmp_path: Path) -> None:
-    page = tmp_path / "README.md"
-    page.write_text("nothing\n")
-    with pytest.raises(SystemExit, match="needs the lines"):
-        peers_table.write(page, "text")
-    assert page.read_text() == "nothing\n"
 
 
 def test_plot_is_the_same_twice_and_shows_each_result_once() -> None:

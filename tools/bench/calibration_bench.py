@@ -15,7 +15,7 @@ import calibration_accuracy
 import calibration_table
 import peers
 import peers_cache as cache
-import peers_table
+import readme_block
 from calibration_cases import COSTS, TASKS
 from calibration_cost import Costs, Results, order
 from peers_models import MODELS
@@ -84,7 +84,7 @@ def _publish(work: Path, packages: Path, page: Path | None, rounds: int) -> int:
     text = calibration_table.block(found, judged, MODELS, about(found))
     (work / "calibration.md").write_text(text + "\n", encoding="utf-8")
     if page:
-        peers_table.write(page, text, calibration_table.BEGIN, calibration_table.END)
+        readme_block.write(page, text, "calibration")
     return 0
 
 

@@ -14,7 +14,6 @@ from calibration_figures import FIGURES, cpu, peak
 from peers_measure import quartiles
 from peers_types import Model
 
-BEGIN, END = "<!-- calibration:begin -->", "<!-- calibration:end -->"
 HEAD = ("case", "samples", "CPU s", "wall s", "peak MB", "over inference", "values", "note")
 NOTE = """
 CPU time: user and system time of a case's process and its children. A case runs in a process of its

@@ -18,6 +18,7 @@ import peers_cases
 import peers_plot
 import peers_steps as steps
 import peers_table
+import readme_block
 from peers_models import MODELS
 from peers_types import Row
 
@@ -80,7 +81,7 @@ def _publish(work: Path, page: Path | None) -> int:
     (work / "peers.md").write_text(text + "\n", encoding="utf-8")
     (work / "peers.svg").write_text(plot, encoding="utf-8")
     if page:
-        peers_table.write(page, text)
+        readme_block.write(page, text, "peers")
         PLOT.write_text(plot, encoding="utf-8")
     return 0
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import peers_front as fronts
 from peers_types import Model, Row, Scores
 
-BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
 HEAD = ("#", "case", "speed", "MB", "cosine", "SQNR dB", "task", "build s", "build MB", "note")
 NOTE = """
 Speed: times as fast as FP32 ONNX Runtime in the same round, batch 1, two threads; the median of
@@ -50,17 +48,6 @@ def block(
     parts.append(NOTE.strip().format(**about))
     parts.append(f"Measured on {about['machine']}; {about['versions']}.")
     return "\n\n".join(parts)
-
-
-def write(page: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
-    """Replace what stands between the two markers."""
-    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, ends, after = rest.partition(end)
-    if not found or not ends:
-        raise SystemExit(f"{page}: needs the lines {begin} and {end}")
-    partial = page.with_name(page.name + ".partial")
-    partial.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
-    partial.replace(page)
 
 
 def task(scores: Scores) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
+import readme_block
 import real_graphs_ocr as ocr
 import real_graphs_tasks as tasks
 
@@ -28,7 +29,6 @@ from edgec.types import Limits, Range, Report
 
 Array = np.ndarray
 Shapes = dict[str, tuple[Range, ...]]
-BEGIN, END = "<!-- real-graphs:begin -->", "<!-- real-graphs:end -->"
 HEAD = (
     "| model | nodes | parts | INT8 Conv/MatMul | MB before, engine, bundle | cosine "
     "| task, FP32 → bundle |"
@@ -192,16 +192,6 @@ def _float_bytes(model: onnx.ModelProto) -> int:
     return sum(4 * int(shapes[key].prod()) for key in made if key in shapes)
 
 
-def write(page: Path, table: str) -> None:
-    """Replace what stands between the two markers."""
-    text = page.read_text(encoding="utf-8")
-    head, found, rest = text.partition(BEGIN)
-    _, ends, tail = rest.partition(END)
-    if not found or not ends:
-        raise SystemExit(f"{page}: needs the lines {BEGIN} and {END}")
-    page.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--packages", type=Path, required=True, help="where rapidocr is unpacked")
@@ -234,7 +224,7 @@ def main() -> int:
     table = "\n".join(rows) + "\n" + NOTE.rstrip()
     print(table)
     if arguments.write and not arguments.only:
-        write(arguments.write, table)
+        readme_block.write(arguments.write, table, "real-graphs")
     return 1 if failed else 0
 
 

@@ -23,12 +23,12 @@ from typing import Any
 
 import conformity_case as one
 import numpy as np
+import readme_block
 
 import edgec
 from edgec.errors import EdgecError
 from edgec.isolate import call
 
-BEGIN, END = "<!-- conformance:begin -->", "<!-- conformance:end -->"
 CHUNK, SECONDS = 60, 600.0
 STATES = (one.PASSED, one.REFUSED, one.SHARED, one.FAILED)
 PACKAGES = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "openvino", "numpy")
@@ -107,15 +107,6 @@ def table(known: dict[tuple[str, str], one.Row], backends: Sequence[str]) -> str
     return "\n".join(lines)
 
 
-def write(page: Path, text: str) -> None:
-    """Replace what stands between the two markers."""
-    head, found, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, ends, tail = rest.partition(END)
-    if not found or not ends:
-        raise SystemExit(f"{page}: needs the lines {BEGIN} and {END}")
-    page.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/conformance", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="where results are kept")
@@ -150,7 +141,7 @@ def main() -> int:
     print(text)
     print(f"results: {log}", file=sys.stderr)
     if arguments.write and not narrowed:
-        write(arguments.write, text)
+        readme_block.write(arguments.write, text, "conformance")
     return 1 if any(row["state"] == one.FAILED for row in known.values()) else 0
 
 
