@@ -7,11 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import containers
+import daemon
 import graphs
 import numpy as np
 import pytest
@@ -176,6 +178,41 @@ def test_a_model_is_built_within_an_image(buildah: dict[str, str], tmp_path: Pat
         edgec(*line, *more, "-o", tmp_path / place / "model.edgec")
     pages = [bundle_manifest(tmp_path / one / "model.edgec") for one in ("here", "there")]
     assert pages[0]["files"] == pages[1]["files"]
+
+
+@pytest.mark.slow
+def test_a_device_image_needs_nothing_of_docker(
+    bundle: Path, buildah: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real daemon builds it and runs it without a network, a writable disk or a capability."""
+    base, tag = containers.base(buildah), "edgec-test-device"
+    archive = tmp_path / "base.tar"
+    containers.call("buildah", "push", "--quiet", base, f"docker-archive:{archive}:base:1")
+    target = load_target(host(), None)
+    written = context.write(target, tmp_path / "image", bundle, "base:1")
+    with daemon.docker() as environment:
+        for key, value in environment.items():
+            monkeypatch.setenv(key, value)
+        containers.call("docker", "load", "--input", str(archive))
+        line = ["docker", "build", "--network", "host", "--target", "device", "--tag", tag]
+        containers.call(*line, str(written.folder), DOCKER_BUILDKIT="1")
+        fence = ["--network", "none", "--read-only", "--cap-drop", "ALL"]
+        told = containers.call("docker", "run", "--rm", *fence, tag)
+        assert "golden" in told
+        line = ["docker", "run", "--detach", *fence, "--health-interval", "2s", "--entrypoint"]
+        name = containers.call(*line, "sleep", tag, "600").strip()
+        healthy = False
+        for _ in range(60):
+            state = containers.call(
+                "docker", "inspect", "--format", "{{.State.Health.Status}}", name
+            )
+            if healthy := state.strip() == "healthy":
+                break
+            time.sleep(1)
+        assert healthy
+        containers.call("docker", "rm", "--force", name)
+        found = python_packages(Program("docker"), tag)
+        assert any(one.startswith("onnxruntime ") for one in found)
 
 
 @pytest.mark.slow
