@@ -141,6 +141,7 @@ def test_a_crash_moves_the_parts_to_the_other_runtime(
     runs(report, 12, "cnn")
 
 
+@pytest.mark.slow
 def test_only_the_part_that_breaks_moves(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +185,7 @@ def test_a_crash_that_nothing_helps_against_is_told(
     assert not list(tmp_path.glob("m*"))
 
 
-@pytest.mark.parametrize("backend", [None, "openvino"])
+@pytest.mark.parametrize("backend", [None, pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_part_that_crashes_its_backend_while_it_runs_gives_way(
     backend: str | None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +223,7 @@ def test_an_engine_that_crashes_only_as_a_whole_gives_way(
     runs(report, 12)
 
 
+@pytest.mark.slow
 def test_a_float_model_that_fails_blames_no_backend(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The composed graph: complete, valid, repeatable, and as good as when its heads were trained."""
+"""The composed graph: complete, valid, repeatable."""
 
 import json
 import re
@@ -11,12 +11,6 @@ import pytest
 
 from edgec.demo import data, model
 from edgec.errors import InputError
-
-RECALL_TOLERANCE = 0.01
-"""Recall moves by single pictures (1/768 = 0.0013) where processors round differently."""
-
-IMAGE_TO_TEXT = {1: 0.453, 5: 0.725, 10: 0.807}
-TEXT_TO_IMAGE = {1: 0.555, 5: 0.811, 10: 0.883}
 
 
 def recipes():
@@ -135,16 +129,3 @@ def test_the_score_is_the_scaled_product_of_unit_vectors(composed):
     product = results["image_embedding"] @ results["text_embedding"].T
     scale = results["score"] / product
     np.testing.assert_allclose(scale, scale[0, 0], rtol=1e-3)
-
-
-@pytest.mark.network
-def test_recall_on_the_unseen_style(composed):
-    test = data.evaluation()
-    images, texts = data.embed(runner(composed), test, batch=8)
-    score = images @ texts.T
-    own = score[np.arange(len(score)), test.labels]
-    by_image = (score > own[:, None]).sum(1)
-    by_text = (score[:, test.labels] > own[None, :]).sum(0)
-    for ranks, reference in ((by_image, IMAGE_TO_TEXT), (by_text, TEXT_TO_IMAGE)):
-        for k, recall in reference.items():
-            assert np.mean(ranks < k) == pytest.approx(recall, abs=RECALL_TOLERANCE)

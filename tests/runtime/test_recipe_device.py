@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -165,32 +164,6 @@ def test_parity(
         for name, array in wanted.items():
             assert found[name].tobytes() == array.tobytes(), name
             np.testing.assert_array_equal(found[name], array, strict=True)
-
-
-@pytest.fixture(scope="session")
-def python38(request: pytest.FixtureRequest) -> str:
-    """A Python 3.8 with numpy, onnxruntime, pillow and tokenizers, kept between test runs."""
-    given = os.environ.get("EDGEC_PYTHON38_DATA")
-    if given:
-        return given
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    places = [*sorted(map(str, pyenv.glob("3.8.*/bin/python"))), shutil.which("python3.8")]
-    base = next((p for p in places if p), None)
-    if base is None:
-        pytest.skip("no Python 3.8 here; EDGEC_PYTHON38_DATA names one with pillow and tokenizers")
-    folder = Path(request.config.rootpath) / ".pytest_cache" / "d" / "py38-data"
-    interpreter = folder / "bin/python"
-    if not (folder / "ready").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([base, "-m", "venv", folder], check=True, timeout=300)
-        packages = ["numpy", "onnxruntime==1.19.2", "pillow", "tokenizers"]
-        # what pip would have to compile takes a compiler that a device rarely has
-        install = [interpreter, "-m", "pip", "install", "-q", "--only-binary", ":all:", *packages]
-        done = subprocess.run(install, capture_output=True, text=True, timeout=900)
-        if done.returncode:
-            pytest.skip("pillow or tokenizers for Python 3.8 is missing: " + done.stderr[-300:])
-        (folder / "ready").touch()
-    return str(interpreter)
 
 
 @pytest.mark.py38

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -187,30 +186,6 @@ def test_without_the_backend(device: dict[str, str], bundle: Path, tmp_path: Pat
     assert "this bundle runs on onnxruntime, which is not installed" in told
     assert "hint: pip install onnxruntime" in told
     good(python(device, bundle, "info"))
-
-
-@pytest.fixture(scope="session")
-def python38(request: pytest.FixtureRequest) -> str:
-    """A Python 3.8 with numpy and the last onnxruntime for it, kept between test runs."""
-    given = os.environ.get("EDGEC_PYTHON38")
-    if given:
-        return given
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    places = [*sorted(map(str, pyenv.glob("3.8.*/bin/python"))), shutil.which("python3.8")]
-    base = next((p for p in places if p), None)
-    if base is None:
-        pytest.skip("no Python 3.8 here; EDGEC_PYTHON38 names one with numpy and onnxruntime")
-    folder = Path(request.config.rootpath) / ".pytest_cache" / "d" / "py38"
-    interpreter = folder / "bin/python"
-    if not (folder / "ready").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([base, "-m", "venv", folder], check=True, timeout=300)
-        install = [interpreter, "-m", "pip", "install", "-q", "numpy", "onnxruntime==1.19.2"]
-        done = subprocess.run(install, capture_output=True, text=True, timeout=600)
-        if done.returncode:
-            pytest.skip("onnxruntime for Python 3.8 cannot be installed: " + done.stderr[-300:])
-        (folder / "ready").touch()
-    return str(interpreter)
 
 
 @pytest.mark.py38
