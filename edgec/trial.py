@@ -37,6 +37,7 @@ from edgec.types import (
     Plan,
     Policy,
     Recovery,
+    Scheme,
     Speed,
     Statistics,
     Target,
@@ -116,10 +117,11 @@ class Trials:
         known = self._observe(plan)
         recovered, gains, notes = self._recover(plan, known, folder)
         engines, artifacts = self._emit(plan, known, recovered, folder)
+        halved = {name for made in artifacts if made.half for name in made.parts}
         built = {
             part.name: weight_bytes(
                 extract(engine.model, part.inputs, part.outputs).graph,
-                half=engine.half,
+                half=part.name in halved and plan.schemes[part.name] is not Scheme.FLOAT32,
             )
             for part, engine in _located(plan.parts, engines)
         }

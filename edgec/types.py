@@ -676,7 +676,8 @@ class Artifact:
     forced on the build. `stand_in`: what is verified where the artifact itself cannot run here.
     `build`: how the device builds it, as the manifest has it; empty: nothing is left to build.
     `spares`: models of fallbacks, which go into a file of their own. `layers`: what the backend
-    says that it is made of, where it does; `log`: what it wrote while building.
+    says that it is made of, where it does; `log`: what it wrote while building. `half`: float
+    weights are stored in 16 bits, but for those of parts in float32.
     """
 
     engine: str
@@ -699,6 +700,7 @@ class Artifact:
     spares: Mapping[str, Path] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
     log: Path | None = None
+    half: bool = False
 
     @property
     def opened(self) -> StandIn:

@@ -319,7 +319,7 @@ def test_between_nodes_in_float32_nothing_overflows(tmp_path: Path) -> None:
     }"""
     big = np.array(1e5, np.float32)
     found = small.model(text, w=small.normal(0, 16, 16), big=big)
-    feeds = {"x": small.normal(2, 3, 16)}
+    feeds = {"x": 100 * small.normal(2, 3, 16)}
     exact = small.run(found, feeds)["y"]
     assert not np.isfinite(small.run(rounded(found, []), feeds)["y"]).all()
     for made in (rounded, half):
@@ -327,6 +327,23 @@ def test_between_nodes_in_float32_nothing_overflows(tmp_path: Path) -> None:
         assert small.sqnr(exact, kept) > 50
     values = [v.name for n in rounded(found, []).graph for v in n.outputs]
     assert {"a", "b", "c", "y"} <= set(values)
+
+
+def test_a_mask_of_the_lowest_float_is_finite_in_half() -> None:
+    """Exporters write (1 - mask) * -3.4e38; infinity times 0 would be no number."""
+    text = """g (float[n,16] x, float[n,16] mask) => (float[n,16] y) {
+      [first] a = Sub (one, mask)
+      [second] b = Mul (a, lowest)
+      [third] c = Add (x, b)
+      [last] y = Softmax <axis = -1> (c)
+    }"""
+    lowest = np.array(np.finfo(np.float32).min)
+    found = small.model(text, one=np.ones(1, np.float32), lowest=lowest)
+    mask = np.arange(32).reshape(2, 16) % 16 < 9
+    feeds = {"x": small.normal(2, 2, 16), "mask": mask.astype(np.float32)}
+    exact = small.run(found, feeds)["y"]
+    for made in (rounded, half):
+        assert small.sqnr(exact, small.run(made(found, []), feeds)["y"]) > 50, made
 
 
 def test_extents_are_stated_or_seen(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ class Backend:
             emitted=asked.counts,
             optimised=optimised.counts,
             misplaced=misplaced(decisions, wanted, asked, optimised),
+            half=engine.half,
         )
 
     def cut(self, artifact: Artifact, part: Part, into: Path) -> Path:

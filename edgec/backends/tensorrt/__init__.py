@@ -65,6 +65,7 @@ class Backend:
             build=plan.build(engine, made.steps, ready=False),
             spares=made.spares,
             side_files=made.side_files,
+            half=made.half,
         )
         tool = engine.runtime.toolchain
         if tool.built_on != "host":
@@ -103,6 +104,7 @@ class _Models:
         fp16 = engine.precision is Scheme.FLOAT16
         typed = tool.strongly_typed == "always" or (tool.strongly_typed == "optional" and fp16)
         halved = half(self.grid, keep) if fp16 else self.grid
+        self.half = fp16 and typed
         implicit = quantized and tool.quantization[0] == "implicit"
         # where flags decide, nothing forbids FP16 but the lack of its flag
         flagged = fp16 and not _float32(decisions, engine.parts)

@@ -58,13 +58,15 @@ def half(model: ir.Model, keep: Collection[str]) -> ir.Model:
 
 
 def rounded(model: ir.Model, keep: Collection[str]) -> ir.Model:
-    """A copy in FP32 that rounds to FP16 what `half` computes in FP16, overflow to infinity too.
+    """A copy in FP32 that rounds to FP16 what `half` computes in FP16; sums overflow to infinity.
 
     ONNX Runtime's CPU kernels run a model in FP16 as if it were in FP32 between most nodes, and so
     show neither. Values keep their names and types. Bodies of If and Loop are left alone, and what
     DequantizeLinear makes: INT8 kernels take the integers.
     """
     model = model.clone()
+    if any(value.dtype is None for node in model.graph for value in node.outputs):
+        common.ShapeInferencePass()(model)
     plain = set(keep)
     for node in list(model.graph):
         if not _rounds(node, plain):
@@ -72,8 +74,7 @@ def rounded(model: ir.Model, keep: Collection[str]) -> ir.Model:
         for index, value in enumerate(node.inputs):
             array = constant(value) if value is not None and _is_float(value) else None
             if array is not None:
-                with np.errstate(over="ignore"):
-                    small = array.astype(np.float16).astype(np.float32)
+                small = _constant(array)
                 name = f"{node.name}/constant_{index}/rounded"
                 node.replace_input_with(index, add_initialiser(model, name, small))
         for value in node.outputs:
@@ -85,6 +86,13 @@ def rounded(model: ir.Model, keep: Collection[str]) -> ir.Model:
             _round(model, value, None, uses)
     common.RemoveUnusedNodesPass()(model)
     return model
+
+
+def _constant(array: np.ndarray) -> np.ndarray:
+    """What `half` makes of a constant: the mask's -3.4e38 stays finite, infinity stays infinite."""
+    most = np.finfo(np.float16).max
+    finite = np.where(np.isfinite(array), np.clip(array, -most, most), array)
+    return finite.astype(np.float16).astype(np.float32)
 
 
 def _rounds(node: ir.Node, keep: Collection[str]) -> bool:
