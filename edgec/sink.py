@@ -11,9 +11,11 @@ import onnx_ir as ir
 from onnx import defs
 
 from edgec.body import write_out
-from edgec.graphs import opset
+from edgec.graphs import attribute, opset
 
 STANDARD = ("", "ai.onnx")
+MOD_FLOORS_FLOATS = 28  # before, they have fmod = 1 alone
+FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 
 
 def sink(model: ir.Model, most: int) -> str:
@@ -59,12 +61,19 @@ def _misfit(node: ir.Node, most: int) -> str:
         ):
             return f"has the attribute {name}, which opset {most} does not know"
         node.attributes.pop(name)
+    if most < MOD_FLOORS_FLOATS and _floors_floats(node):
+        return f"floors floats, which opset {most} does not"
     allowed = {one.type_param_str: set(one.allowed_type_strs) for one in old.type_constraints}
     for value, formal in zip(node.inputs, old.inputs, strict=False):
         types = allowed.get(formal.type_str, {formal.type_str})
         if value is not None and value.dtype is not None and _text(value) not in types:
             return f"reads {_text(value)}, which opset {most} does not allow"
     return ""
+
+
+def _floors_floats(node: ir.Node) -> bool:
+    first = node.inputs[0] if node.op_type == "Mod" and not attribute(node, "fmod", 0) else None
+    return first is not None and first.dtype in FLOATS
 
 
 def _text(value: ir.Value) -> str:

@@ -72,6 +72,12 @@ def test_what_an_opset_lacks_is_written_out(text: str, reference: object) -> Non
     assert len(set(names)) == len(names)
 
 
+def test_a_floored_remainder_of_floats_stays() -> None:
+    made = model("y = Mod <fmod = 0> (x, x)", 28)
+    assert sink(made, 26) == "Mod 'node' floors floats, which opset 26 does not"
+    assert sink(model("y = Mod <fmod = 1> (x, x)", 28), 26) == ""
+
+
 def test_an_attribute_that_says_what_is_so_anyway_is_dropped() -> None:
     made = model('y = Cast <to = 1, saturate = 1, round_mode = "up"> (x)', 25)
     assert sink(made, 21) == ""

@@ -183,5 +183,6 @@ def alone(case: Case, name: str, place: Path, feeds: Mapping[str, Any]) -> dict[
 
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
-    found = compiled(dict(feeds))
+    known = {name for port in compiled.inputs for name in port.get_names()}
+    found = compiled({name: array for name, array in feeds.items() if name in known})
     return {key: found[index] for index, key in enumerate(outputs)}
