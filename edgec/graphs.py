@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from edgec import single_file
 
@@ -15,6 +16,7 @@ FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"}) | RECURRENT
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+LONG_RANGE = 1 << 16
 EXTERNAL_FROM = 1 << 30  # bytes of weights from which a model is saved with external data
 
 
@@ -138,6 +140,25 @@ def replace(model: ir.Model, node: ir.Node, steps: Sequence[ir.Node], old: ir.Va
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     model.graph.remove(node, safe=True)
     new.name = name
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Types and shapes of all values, in place, through shape arithmetic as well.
+
+    That is left out where a Range has many numbers: onnx would keep 140 bytes for each of them.
+    """
+    ranges = [node for node in model.graph.all_nodes() if node.op_type == "Range"]
+    long = any(_is_long(*map(constant, node.inputs[:3])) for node in ranges)
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=not long)(model)
+
+
+def _is_long(start: np.ndarray | None, end: np.ndarray | None, step: np.ndarray | None) -> bool:
+    """Whether a Range between constants has more numbers than shapes have."""
+    if start is None or end is None or step is None:
+        return False
+    with np.errstate(all="ignore"):
+        count = np.float64(end.reshape(())) - np.float64(start.reshape(()))
+        return not abs(count / np.float64(step.reshape(()))) <= LONG_RANGE
 
 
 def attribute(node: ir.Node, name: str, default: int) -> int:

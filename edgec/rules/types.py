@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from edgec.graphs import infer_shapes
+
 NAME = "infer-types"
 WHOLE = True
 
@@ -14,7 +16,7 @@ def apply(model: ir.Model) -> int:
     common.NameFixPass()(model)
     common.RemoveUnusedNodesPass()(model)  # an output that nothing reads needs no name
     missing = _untyped(model)
-    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    infer_shapes(model)
     _type_sequences(model)
     return len(missing) - len(_untyped(model))
 
