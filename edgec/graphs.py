@@ -147,18 +147,18 @@ def infer_shapes(model: ir.Model) -> None:
 
     That is left out where a Range has many numbers: onnx would keep 140 bytes for each of them.
     """
-    ranges = [node for node in model.graph.all_nodes() if node.op_type == "Range"]
-    long = any(_is_long(*map(constant, node.inputs[:3])) for node in ranges)
+    nodes = model.graph.all_nodes()
+    long = any(node.op_type == "Range" and is_long(node) for node in nodes)
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=not long)(model)
 
 
-def _is_long(start: np.ndarray | None, end: np.ndarray | None, step: np.ndarray | None) -> bool:
+def is_long(node: ir.Node) -> bool:
     """Whether a Range between constants has more numbers than shapes have."""
-    if start is None or end is None or step is None:
+    ends = [array for value in node.inputs if (array := constant(value)) is not None]
+    if len(ends) != 3 or any(array.size != 1 for array in ends):
         return False
-    with np.errstate(all="ignore"):
-        count = np.float64(end.reshape(())) - np.float64(start.reshape(()))
-        return not abs(count / np.float64(step.reshape(()))) <= LONG_RANGE
+    start, end, step = (float(array.reshape(())) for array in ends)
+    return not abs(end - start) <= LONG_RANGE * abs(step)
 
 
 def attribute(node: ir.Node, name: str, default: int) -> int:

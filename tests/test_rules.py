@@ -66,7 +66,7 @@ def test_the_order_and_the_equations() -> None:
         "fuse-layer-norm",
         "fuse-rms-norm",
         "one-clamp",
-        "fuse-swish",
+        "plain-swish",
         "fuse-mish",
         "fuse-hard-swish",
         "drop-nan-guards",

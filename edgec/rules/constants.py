@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-from edgec.graphs import is_constant
+from edgec.graphs import is_constant, is_long
 
 NAME = "fold-constants"
 ROUNDS = 2  # what the first round folds lets shapes be known, which lets more be folded
@@ -58,5 +58,5 @@ def _is_large(node: ir.Node, value: ir.Value) -> bool:
     """Whether a result takes too much memory, or its size is unknown and may be anything."""
     sizes = None if value.shape is None else [d for d in value.shape if isinstance(d, int)]
     if value.shape is None or value.dtype is None or len(sizes or ()) < len(value.shape):
-        return node.op_type in GROW
+        return is_long(node) if node.op_type == "Range" else node.op_type in GROW
     return math.prod(sizes or ()) * float(value.dtype.itemsize) > MOST_BYTES

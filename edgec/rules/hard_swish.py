@@ -12,7 +12,7 @@ import math
 import onnx_ir as ir
 
 from edgec.rules.steps import Steps
-from edgec.rules.units import made_by, pairs, single, sweep
+from edgec.rules.units import made_by, pairs, same_rank, single, sweep
 
 NAME = "fuse-hard-swish"
 ALPHA = 1 / 6
@@ -30,7 +30,7 @@ def apply(model: ir.Model) -> int:
 
 
 def _replace(model: ir.Model, node: ir.Node, x: ir.Value | None, op_type: str) -> int:
-    if x is None:
+    if x is None or not same_rank(x, node.outputs[0]):
         return 0
     steps = Steps(model, node, NAME)
     options = {"alpha": ALPHA, "beta": 0.5} if op_type == "HardSigmoid" else None

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgec.graphs import opset
 from edgec.rules.steps import Steps
-from edgec.rules.units import alone, made_by, pairs, single, sweep
+from edgec.rules.units import alone, made_by, pairs, same_rank, single, sweep
 
 NAME = "fuse-mish"
 FUSED_FROM = 18
@@ -25,7 +25,7 @@ def _replace(model: ir.Model, node: ir.Node) -> bool:
     fused = opset(model) >= FUSED_FROM
     for x, gate in pairs(node):
         tanh = made_by(gate, "Tanh")
-        if tanh is None or x is None or not alone(gate):
+        if tanh is None or x is None or not alone(gate) or not same_rank(x, node.outputs[0]):
             continue
         soft = made_by(tanh.inputs[0], "Softplus")
         if (soft is not None and not fused) or not _is_softplus(tanh.inputs[0], x):

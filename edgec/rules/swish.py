@@ -1,37 +1,32 @@
-"""1 / (1 + exp(-x)) -> Sigmoid(x); x / (1 + exp(-x)) -> x Sigmoid(x) -> Swish(x) from opset 24 on.
+"""1 / (1 + exp(-x)) -> Sigmoid(x), x / (1 + exp(-x)) -> x Sigmoid(x): Swish, or SiLU.
 
-Below opset 24 the product is the form that backends fuse behind a convolution. Source: Ramachandran
-et al. 2017, arXiv:1710.05941; ONNX operator Swish.
+The product is what backends fuse, also behind a convolution; the operator Swish, from opset 24 on,
+ONNX Runtime takes in models of opset 24 alone. Source: Ramachandran et al. 2017, arXiv:1710.05941.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgec.graphs import opset
 from edgec.rules.steps import Steps
-from edgec.rules.units import alone, made_by, pairs, single, sweep
+from edgec.rules.units import made_by, pairs, same_rank, single, sweep
 
-NAME = "fuse-swish"
-FUSED_FROM = 24
+NAME = "plain-swish"
 
 
 def apply(model: ir.Model) -> int:
     """Replace such forms; returns how many."""
-    count = 0
-    for node in list(model.graph):
-        if node.op_type in ("Div", "Reciprocal"):
-            count += _sigmoid(model, node)
-        if node.op_type == "Mul" and opset(model) >= FUSED_FROM:
-            count += _fuse(model, node)
-    return count
+    nodes = [node for node in model.graph if node.op_type in ("Div", "Reciprocal")]
+    return sum(_sigmoid(model, node) for node in nodes)
 
 
 def _sigmoid(model: ir.Model, node: ir.Node) -> int:
     """A quotient whose divisor is 1 + exp(-x)."""
     top, below = node.inputs[0], node.inputs[-1]
     x = _exponent(below)
-    if x is None or (node.op_type == "Div" and single(top) != 1 and top is not x):
+    if x is None or not same_rank(x, node.outputs[0]):
+        return 0
+    if node.op_type == "Div" and single(top) != 1 and top is not x:
         return 0
     steps = Steps(model, node, NAME)
     value = steps.add("Sigmoid", [x])
@@ -56,15 +51,3 @@ def _exponent(value: ir.Value | None) -> ir.Value | None:
             if single(factor) == -1:
                 return x
     return None
-
-
-def _fuse(model: ir.Model, node: ir.Node) -> int:
-    for x, gate in pairs(node):
-        sigmoid = made_by(gate, "Sigmoid")
-        if sigmoid is None or x is None or sigmoid.inputs[0] is not x or not alone(gate):
-            continue
-        steps = Steps(model, node, NAME)
-        steps.put(node, [steps.add("Swish", [x])])
-        sweep(model, [sigmoid])
-        return 1
-    return 0

@@ -31,6 +31,8 @@ class Root:
 def roots(value: ir.Value | None) -> Iterator[Root]:
     """The ways in which a value is something over a root of a mean of squares."""
     for top, below in _quotients(value):
+        if value is None or not same_rank(value, top):
+            continue
         raised = made_by(below, "Add")
         for mean, small in pairs(raised):
             epsilon, found = single(small), averaged(mean)
@@ -106,6 +108,11 @@ def per_element(value: ir.Value | None, x: ir.Value) -> np.ndarray | None:
         return np.full(size, array.reshape(()), array.dtype)
     fits = array.size == size and array.shape[-1:] == (size,) and array.ndim <= len(x.shape or ())
     return array.reshape(size) if fits else None
+
+
+def same_rank(one: ir.Value, other: ir.Value) -> bool:
+    """Whether no constant between two values adds dimensions, as far as their shapes are known."""
+    return one.shape is None or other.shape is None or len(one.shape) == len(other.shape)
 
 
 def pairs(node: ir.Node | None) -> Iterator[tuple[ir.Value | None, ir.Value | None]]:
