@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 import edgec
+from edgec import picked
 from edgec.binding import NAME as RECIPE
 from edgec.buckets import Proposal
 from edgec.doubts import doubts
@@ -122,6 +123,7 @@ def manifest(
             *notes(prepared, plan, samples, trial.statistics, measured=measured),
             *([proposal.reason] if proposal.notable else []),
             *trial.notes,
+            *picked.doubts(trial.checks.outputs),
             *(note for artifact in trial.artifacts for note in artifact.notes),
         ],
     }

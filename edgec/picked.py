@@ -24,6 +24,7 @@ from edgec.types import Comparison, Feeds
 SELECTIONS = frozenset({"NonMaxSuppression", "TopK"})
 SAME_IOU = 0.5
 MATCHED = "matched"
+SURE = 0.9  # of the rows have a pair, below which a user should look at a metric of the task
 MOST_ROWS = 4096  # of a sample: the surest, where there are more
 
 
@@ -35,6 +36,19 @@ def picked(model: ir.Model) -> frozenset[str]:
         if selects or any(value in found for value in reads(node)):
             found.update(node.outputs)
     return frozenset(str(value.name) for value in model.graph.outputs if value in found)
+
+
+def doubts(outputs: Sequence[Comparison]) -> list[str]:
+    """What a user should know of outputs of which few rows pair up."""
+    few = [one for one in outputs if one.agreement_kind == MATCHED and one.agreement < SURE]
+    if not few:
+        return []
+    share = min(one.agreement for one in few)
+    names = ", ".join(one.value for one in few)
+    return [
+        f"{share:.0%} of the rows of {names} pair up with those of the original: of candidates "
+        "that are nearly equal others were picked; compare a metric of the task (--metric map)"
+    ]
 
 
 class Paired:

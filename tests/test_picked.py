@@ -11,7 +11,7 @@ import pytest
 import small
 
 from edgec.build import Job, build
-from edgec.picked import MATCHED, Paired, picked
+from edgec.picked import MATCHED, Paired, doubts, picked
 from edgec.types import Scheme
 
 BOXES = np.float32([[0, 0, 10, 10], [20, 20, 40, 40], [50, 0, 60, 30], [0, 50, 9, 90]])
@@ -62,6 +62,13 @@ def test_what_does_not_pair_up(what: str) -> None:
     for one in compared(built).values():
         assert (one.agreement, one.agreement_kind) == (0, MATCHED)
         assert one.cosine == -1
+
+
+def test_few_pairs_are_said() -> None:
+    found = compared(outputs(BOXES[:1], SCORES[:1], LABELS[:1]))
+    (note,) = doubts(list(found.values()))
+    assert note.startswith("40% of the rows of boxes, scores, labels pair up")
+    assert doubts(list(compared(outputs()).values())) == []
 
 
 def test_no_boxes_on_either_side_are_equal() -> None:
@@ -125,5 +132,6 @@ def test_the_backbone_of_a_detector_is_int8(name: str, tmp_path: Path) -> None:
     assert report.plan.schemes["vision"] is Scheme.INT8_STATIC
     assert {one.agreement_kind for one in report.checks.outputs} == {MATCHED}
     assert all(one.sqnr_db >= 12 for one in report.checks.parts)
+    assert any("of the rows of" in note for note in report.notes)
     (engine,) = report.artifacts
     assert engine.optimised.int8 > 10
