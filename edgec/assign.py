@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from edgec.activations import absorbable, computes
 from edgec.errors import UnsupportedError
 from edgec.graphs import (
     QUANTIZERS,
@@ -116,8 +117,8 @@ def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bo
                 if revision is None
                 else _revised(node, part, revision, policy, runtime, data)
             )
-            if verdict[0] is Scheme.INT8_STATIC and not _joins_int8(node, decisions, runtime):
-                why = "its inputs are float: INT8 would only add conversions"
+            static = verdict[0] is Scheme.INT8_STATIC
+            if static and (why := _left_float(node, decisions, runtime)):
                 verdict = (runtime.precision, why, "Q/DQ placement")
         scheme, reason, evidence = in_float(node, verdict, runtime, version)
         decisions[name] = Decision(
@@ -342,38 +343,19 @@ def _joins_int8(node: ir.Node, decisions: Mapping[str, Decision], runtime: Runti
     )
 
 
+def _left_float(node: ir.Node, decisions: Mapping[str, Decision], runtime: Runtime) -> str:
+    """Why a static node stays in float where it stands, or an empty text."""
+    if _static(computes(node, runtime), decisions):
+        return "the kernel of the convolution before it computes it: its range comes after"
+    joins = _joins_int8(node, decisions, runtime)
+    return "" if joins else "its inputs are float: INT8 would only add conversions"
+
+
 def _static(node: ir.Node | None, decisions: Mapping[str, Decision]) -> bool:
     if node is None:
         return False
     found = decisions.get(str(node.name))
     return found is not None and found.scheme is Scheme.INT8_STATIC
-
-
-def absorbable(node: ir.Node, runtime: Runtime) -> bool:
-    """Whether the clamp of a grid can stand for this Relu or Clip, whose input has no other use.
-
-    The grid's range is that of the node's own output and includes zero. Behind an op that follows
-    its input's grid there is no such range.
-    """
-    value = node.inputs[0]
-    if value is None or len(list(value.uses())) != 1 or value.is_graph_output():
-        return False
-    producer = value.producer()
-    if producer is None or producer.op_type not in runtime.ops:
-        return False
-    if runtime.ops[producer.op_type].follows:
-        return False
-    if node.op_type == "Relu":
-        return True
-    low = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    high = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    if (len(node.inputs) > 1 and node.inputs[1] is not None and low is None) or (
-        len(node.inputs) > 2 and node.inputs[2] is not None and high is None
-    ):
-        return False
-    if any(bound is not None and bound.size != 1 for bound in (low, high)):
-        return False
-    return (low is None or low.item() <= 0) and (high is None or high.item() >= 0)
 
 
 def _is_quantized(node: ir.Node) -> bool:

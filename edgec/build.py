@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -29,7 +29,7 @@ from edgec.offload import with_offloads
 from edgec.pack import npz_bytes, write_bundle, write_spares
 from edgec.partition import partition, rename
 from edgec.policy import check_policy, load_policy, match
-from edgec.prove import Judge, prove
+from edgec.prove import Judge, canonical, lowering, prove
 from edgec.recipe import DEFAULT, load_recipe
 from edgec.report import write_report
 from edgec.runtime.built import spares_of
@@ -213,15 +213,23 @@ def _proven(job: Job, prepared: Prepared, samples: data.Samples, folder: Path) -
     job.say("proving the rewrites")
     threads = job.threads or os.cpu_count() or 1
     rows = samples.verification or samples.calibration
-    graph = prove(
-        prepared.graph,
-        partial(Judge, job.model, rows, prepared.inputs, threads, folder),
-        partial(load, job.model),
-        job.say,
-    )
+    judge = cache(partial(Judge, job.model, rows, prepared.inputs, threads, folder))
+    line = canonical(cache(partial(load, job.model)), prepared.graph.shapes)
+    graph = prove(prepared.graph, line, judge, job.say)
     if graph.model is prepared.graph.model:
-        return replace(prepared, graph=graph)
-    return prepare(job, graph)
+        prepared = replace(prepared, graph=graph)
+    else:
+        prepared = prepare(job, graph)
+    lowered = []
+    for runtime in prepared.target.runtimes:
+        line = lowering(graph, runtime)
+        try:
+            found = prove(line.make((), None), line, judge, job.say).rewrites
+        except UnsupportedError as error:  # a part that goes elsewhere may be the cause
+            job.say(f"not lowered to {runtime.name} as a whole: {error.message}")
+            continue
+        lowered += [replace(one, runtime=runtime.name) for one in found]
+    return replace(prepared, lowered=tuple(lowered))
 
 
 def _gather(

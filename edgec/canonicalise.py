@@ -36,13 +36,20 @@ def canonicalise(
     model = graph.model.clone()
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     _fix_shapes(model, shapes)
-    known = {one.rule: one for one in off}
-    rewrites = []
-    for rule in CANONICAL if rules is None else rules:
-        model, rewrite = _apply(rule, model, known.get(rule.name))
-        rewrites.append(rewrite)
-    used = tuple(rewrite for rewrite in rewrites if rewrite.count or rewrite.failure)
+    model, used = rewrite(model, CANONICAL if rules is None else rules, off)
     return replace(graph, model=model, shapes=dict(shapes), rewrites=used)
+
+
+def rewrite(
+    model: ir.Model, rules: Sequence[Rule], off: Sequence[Rewrite] = ()
+) -> tuple[ir.Model, tuple[Rewrite, ...]]:
+    """What rules make of a model, in order, and those that did or failed; it is not changed."""
+    known = {one.rule: one for one in off}
+    done = []
+    for rule in rules:
+        model, one = _apply(rule, model, known.get(rule.name))
+        done.append(one)
+    return model, tuple(one for one in done if one.count or one.failure)
 
 
 def in_order() -> tuple[Rule, ...]:

@@ -1,8 +1,9 @@
 """An op written out in simpler ones, for runtimes that lack it or have it wrong.
 
 Normalisations are written here, because the bodies in the ONNX standard take the variance as
-E[x^2] - E[x]^2, which cancels; every other op with a body there is inlined by `onnx.inliner`.
-Source: ONNX operators LayerNormalization 17, GroupNormalization 18 and 21.
+E[x^2] - E[x]^2, which cancels, and compute at run time which axes are meant; every other op with a
+body there is inlined by `onnx.inliner`.
+Source: ONNX operators LayerNormalization 17, RMSNormalization 23, GroupNormalization 18 and 21.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def written(node: ir.Node) -> onnx.ModelProto | None:
         return _layer_norm(node, version)
     if node.op_type == "GroupNormalization":
         return _group_norm(node, version)
+    if node.op_type == "RMSNormalization":
+        return _rms_norm(node, version)
     proto = ir.to_proto(node)
     for index, _ in enumerate(proto.input):
         if proto.input[index]:
@@ -97,11 +100,9 @@ def _inlined(text: bytes, types: tuple[int | None, ...], version: int) -> onnx.M
 
 def _layer_norm(node: ir.Node, version: int) -> onnx.ModelProto | None:
     """y = (x - mean) / sqrt(mean((x - mean)^2) + epsilon) * scale + bias."""
-    axis, x = int(attribute(node, "axis", -1)), node.inputs[0]
-    if len(node.outputs) > 1 or x is None or (axis >= 0 and x.shape is None):
+    axes = _last_axes(node)
+    if axes is None or len(node.outputs) > 1:
         return None
-    count = -axis if axis < 0 else len(x.shape or ()) - axis
-    axes = ", ".join(str(one) for one in range(-count, 0))
     stated = "" if version >= 18 else f" <axes = [{axes}]>"
     given = ", axes" if version >= 18 else ""
     biased = len(node.inputs) > 2 and node.inputs[2] is not None
@@ -122,6 +123,36 @@ def _layer_norm(node: ir.Node, version: int) -> onnx.ModelProto | None:
         {"y0 = Add (scaled, x2)" if biased else ""}
         """,
     )
+
+
+def _rms_norm(node: ir.Node, version: int) -> onnx.ModelProto | None:
+    """y = x / sqrt(mean(x^2) + epsilon) * scale."""
+    axes, scale = _last_axes(node), node.inputs[1]
+    if axes is None or scale is None or scale.dtype != ir.DataType.FLOAT:
+        return None
+    return _model(
+        node,
+        version,
+        f"""
+        axes = Constant <value_ints = [{axes}]> ()
+        epsilon = Constant <value = float {{{_epsilon(node)}}}> ()
+        squares = Mul (x0, x0)
+        mean = ReduceMean (squares, axes)
+        shifted = Add (mean, epsilon)
+        root = Sqrt (shifted)
+        normal = Div (x0, root)
+        y0 = Mul (normal, x1)
+        """,
+    )
+
+
+def _last_axes(node: ir.Node) -> str | None:
+    """The axes that a node normalises over, counted from the last; None where they are unknown."""
+    axis, x = int(attribute(node, "axis", -1)), node.inputs[0]
+    if x is None or (axis >= 0 and x.shape is None):
+        return None
+    count = -axis if axis < 0 else len(x.shape or ()) - axis
+    return ", ".join(str(one) for one in range(-count, 0))
 
 
 def _group_norm(node: ir.Node, version: int) -> onnx.ModelProto | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from edgec import single_file
 
@@ -15,6 +16,7 @@ FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"}) | RECURRENT
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+LONG_RANGE = 1 << 16
 EXTERNAL_FROM = 1 << 30  # bytes of weights from which a model is saved with external data
 
 
@@ -138,6 +140,37 @@ def replace(model: ir.Model, node: ir.Node, steps: Sequence[ir.Node], old: ir.Va
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     model.graph.remove(node, safe=True)
     new.name = name
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Types and shapes of all values, in place, through shape arithmetic as well.
+
+    That is left out where a Range has many numbers: onnx would keep 140 bytes for each of them.
+    """
+    nodes = model.graph.all_nodes()
+    long = any(node.op_type == "Range" and is_long(node) for node in nodes)
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=not long)(model)
+    _type_sequences(model)
+
+
+def _type_sequences(model: ir.Model) -> None:
+    """A sequence that an If gives is one; the pass takes the type of its elements for its own."""
+    for node in ir.traversal.RecursiveGraphIterator(model.graph, reverse=True):
+        branch = node.attributes.get("then_branch") if node.op_type == "If" else None
+        for value, inner in zip(
+            node.outputs, branch.as_graph().outputs if branch else (), strict=False
+        ):
+            if not isinstance(inner.type, (ir.TensorType, type(None))):
+                value.type = inner.type
+
+
+def is_long(node: ir.Node) -> bool:
+    """Whether a Range between constants has more numbers than shapes have."""
+    ends = [array for value in node.inputs if (array := constant(value)) is not None]
+    if len(ends) != 3 or any(array.size != 1 for array in ends):
+        return False
+    start, end, step = (float(array.reshape(())) for array in ends)
+    return not abs(end - start) <= LONG_RANGE * abs(step)
 
 
 def attribute(node: ir.Node, name: str, default: int) -> int:

@@ -20,10 +20,13 @@ from edgec.canonicalise import canonicalise
 from edgec.errors import UnsupportedError
 from edgec.graphs import weight
 from edgec.macs import REPEATED, Amount, dims, macs, number, product
-from edgec.partition import partition
+from edgec.offload import with_offloads
+from edgec.partition import partition, rename
+from edgec.policy import check_policy
 from edgec.types import Decision, Graph, Part, Policy, Range, Runtime, Scheme, Target
 
 OUTSIDE = ""  # the end of a crossing that is the caller
+DEFAULTS = Policy()
 FLOATS = (Scheme.FLOAT32, Scheme.BFLOAT16, Scheme.FLOAT16)
 
 
@@ -97,11 +100,16 @@ def inspect(
     shapes: Mapping[str, tuple[Range, ...]],
     target: Target | None = None,
     *,
+    policy: Policy = DEFAULTS,
     ask: bool = True,
 ) -> Inspection:
-    """Look at a model as `load` gives it. `ask`: also the backend that is installed."""
+    """Look at a model as `load` gives it. `ask`: also the backend that is installed.
+
+    Raises InputError where the policy names what the model does not have.
+    """
     graph, fixed = _followed(loaded, shapes)
-    parts = partition(graph)
+    parts = rename(partition(graph), policy.names)
+    check_policy(policy, parts, [str(v.name) for node in graph.model.graph for v in node.outputs])
     nodes = {str(node.name): node for node in graph.model.graph}
     stated = _stated(graph.model)
     views = tuple(_view(part, [nodes[name] for name in part.nodes], stated) for part in parts)
@@ -109,7 +117,8 @@ def inspect(
     found = Inspection(graph, views, crossings, fixed)
     if target is None:
         return found
-    shortfalls, notes = _shortfalls(graph, parts, target, ask=ask)
+    target = with_offloads(target, parts, policy)
+    shortfalls, notes = _shortfalls(graph, parts, target, policy, ask=ask)
     return Inspection(graph, views, crossings, fixed, target, shortfalls, notes)
 
 
@@ -219,13 +228,13 @@ def _crossing(value: ir.Value, source: str, sink: str, stated: frozenset[str]) -
 
 
 def _shortfalls(
-    graph: Graph, parts: Sequence[Part], target: Target, *, ask: bool
+    graph: Graph, parts: Sequence[Part], target: Target, policy: Policy, *, ask: bool
 ) -> tuple[tuple[Shortfall, ...], tuple[str, ...]]:
-    """What the target cannot run, as its plan with data would have it."""
+    """What the target cannot run, as its plan with data and this policy would have it."""
     nodes = {str(node.name): node for node in graph.model.graph}
     stated = _stated(graph.model)
     try:
-        plan = assign(graph, parts, Policy(), target, data=True)
+        plan = assign(graph, parts, policy, target, data=True)
         homes, decisions, schemes = plan.runtimes, plan.decisions, plan.schemes
         notes = []
     except UnsupportedError as error:

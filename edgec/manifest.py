@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 import edgec
+from edgec import picked
 from edgec.binding import NAME as RECIPE
 from edgec.buckets import Proposal
 from edgec.doubts import doubts
@@ -100,7 +101,7 @@ def manifest(
             }
             for r in plan.revisions
         ],
-        "rewrites": [rewrite(one) for one in graph.rewrites],
+        "rewrites": [rewrite(one) for one in _rewrites(prepared, plan)],
         "calibration": {
             "samples": len(trial.statistics.samples),
             "fingerprint": samples.fingerprint,
@@ -122,6 +123,7 @@ def manifest(
             *notes(prepared, plan, samples, trial.statistics, measured=measured),
             *([proposal.reason] if proposal.notable else []),
             *trial.notes,
+            *picked.doubts(trial.checks.outputs),
             *(note for artifact in trial.artifacts for note in artifact.notes),
         ],
     }
@@ -175,7 +177,7 @@ def notes(
         found.append(f"target {target.name}: {target.verified}")
     found += [
         f"rewrite {one.rule} was switched off {_where(one)}: {one.failure}"
-        for one in prepared.graph.rewrites
+        for one in _rewrites(prepared, plan)
         if one.failure
     ]
     kept = [part.name for part in plan.parts if plan.schemes[part.name] is Scheme.KEPT]
@@ -190,8 +192,19 @@ def notes(
 
 def rewrite(one: Rewrite) -> dict[str, Any]:
     """A rewrite as JSON values; what proves it, or why and where it was switched off."""
-    more = {"evidence": one.evidence, "failure": one.failure, "nodes": list(one.nodes)}
+    more = {
+        "evidence": one.evidence,
+        "failure": one.failure,
+        "nodes": list(one.nodes),
+        "runtime": one.runtime,
+    }
     return {"rule": one.rule, "count": one.count, **{key: v for key, v in more.items() if v}}
+
+
+def _rewrites(prepared: Prepared, plan: Plan) -> list[Rewrite]:
+    """The canonical ones, and those of the runtimes that a plan uses."""
+    used = plan.runtimes.values()
+    return [*prepared.graph.rewrites, *(one for one in prepared.lowered if one.runtime in used)]
 
 
 def _where(one: Rewrite) -> str:

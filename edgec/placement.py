@@ -1,7 +1,7 @@
 """Stage 5: where Q/DQ go. Computed from the decisions, shared by calibration and quantization.
 
 Three rules, each measured on trained networks:
-- a range belongs after the fused activation, never between a Conv and its Clip;
+- a range belongs after the fused activation, never between a Conv and its Clip or its Swish;
 - a value that an INT8 op produced reaches every consumer through the same Q/DQ pair;
 - an op that can give float from INT8 inputs (MatMul) does so, unless INT8 ops read its output or
   the grid stands for its activation.
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from edgec.activations import fused
 from edgec.graphs import RECURRENT, WEIGHTED, is_constant, weight
 from edgec.masked import masked_scores
 from edgec.types import Decision, Placement, Runtime, Scheme
@@ -37,6 +38,9 @@ def place(model: ir.Model, decisions: Mapping[str, Decision], runtime: Runtime) 
         values.update(str(value.name) for value in activations(node))
         read_by_int8 = any(use.node in static for use in output.uses())
         clamped = output is not node.outputs[0]
+        behind = fused(output, runtime) if node.op_type == "Conv" and not clamped else None
+        if behind is not None and static.isdisjoint(behind.nodes):
+            continue  # its readers give the activation's output a grid, where they are INT8
         if not rule.float_output or read_by_int8 or clamped:
             values.add(str(output.name))
     return Placement(

@@ -1,14 +1,15 @@
-"""Stage 2, proven: the canonical graph computes what the source file does, on this model's samples.
+"""Stages 2 and 9, proven: what rewrites make computes what the source file does, on its samples.
 
-All rewrites are proven together, by the outputs. Where that fails, the first rule is found after
-which the outputs differ (by halving the list), then the places at which it does (by halving these);
-there it is switched off, for this model alone, and the rest is proven anew.
+The canonical rewrites are proven together, by the outputs, then those that lower the result to each
+runtime. Where that fails, the first rule is found after which the outputs differ (by halving the
+list), then the places at which it does (by halving these); there it is switched off, for this model
+alone, and the rest is proven anew.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from edgec.canonicalise import canonicalise, in_order
 from edgec.errors import EmitError
 from edgec.graphs import save
 from edgec.isolate import call
+from edgec.lower import lowered, lowerings
 from edgec.reference import LEVELS, Reference
+from edgec.rules import Rule
 from edgec.samples import Input, stream
-from edgec.types import Feeds, Graph, Rewrite
+from edgec.types import Feeds, Graph, Range, Rewrite, Runtime
 
 LIMIT = 1e-4  # of an output's largest number: other orders of float32 sums, through deep networks
 HALF_LIMIT = 2e-2  # the same where anything computes in 16 bits
@@ -37,6 +40,29 @@ class Verdict:
 
     error: float
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Rewrites in a row. `make`: the graph without those that are off, by all rules or by these."""
+
+    rules: tuple[Rule, ...]
+    make: Callable[[Sequence[Rewrite], Sequence[Rule] | None], Graph]
+
+
+def canonical(source: Callable[[], Graph], shapes: Mapping[str, tuple[Range, ...]]) -> Line:
+    """The line to the canonical graph; `source` gives it as it was loaded, if something fails."""
+    return Line(in_order(), lambda off, rules: canonicalise(source(), shapes, off, rules))
+
+
+def lowering(graph: Graph, runtime: Runtime) -> Line:
+    """The line from a canonical graph to what a runtime takes."""
+
+    def make(off: Sequence[Rewrite], rules: Sequence[Rule] | None) -> Graph:
+        model, used = lowered(graph.model, runtime, off, rules)
+        return replace(graph, model=model, rewrites=used)
+
+    return Line(lowerings(runtime), make)
 
 
 class Judge:
@@ -79,21 +105,18 @@ class Judge:
 
 
 def prove(
-    graph: Graph,
-    judges: Callable[[], Judge],
-    source: Callable[[], Graph],
-    say: Callable[[str], None],
+    graph: Graph, line: Line, judges: Callable[[], Judge], say: Callable[[str], None]
 ) -> Graph:
-    """The canonical graph with the evidence of its rewrites, without those that fail.
+    """The graph that `line` made, with the evidence of its rewrites, without those that fail.
 
-    `judges` makes the judge, where there is something to prove; `source` gives the graph as it was
-    loaded, where something fails. Where the source file itself does not run, nothing is proven.
+    `judges` gives the judge, where there is something to prove. Where the source file itself does
+    not run, nothing is proven.
     """
     changed = [one for one in graph.rewrites if one.count]
     if not changed:
         return graph
     try:
-        judge, loaded = judges(), None
+        judge = judges()
     except EmitError as error:  # later stages say what is wrong with model or samples
         return replace(graph, rewrites=_unproven(graph.rewrites, f"the source: {error.message}"))
     limit = HALF_LIMIT if _computes_in_half(graph.model) else LIMIT
@@ -103,22 +126,20 @@ def prove(
             limit = max(limit, NOISE * judge.noise())
         if verdict.error <= limit:
             return replace(graph, rewrites=_proven(graph.rewrites, verdict, judge))
-        loaded = source() if loaded is None else loaded
         off = [one for one in graph.rewrites if one.failure]
-        found = _search(loaded, graph, off, judge, limit, say)
+        found = _search(line, off, judge, limit, say)
         if found is None:
             why = "the source's own outputs change from run to run"
             return replace(graph, rewrites=_unproven(graph.rewrites, why))
         say(f"rewrite {found.rule} fails on this model: {found.failure}")
         off = [one for one in off if one.rule != found.rule] + [found]
-        graph = canonicalise(loaded, graph.shapes, off)
+        graph = line.make(off, None)
         changed = [one for one in graph.rewrites if one.count]
     return graph
 
 
 def _search(
-    loaded: Graph,
-    graph: Graph,
+    line: Line,
     off: Sequence[Rewrite],
     judge: Judge,
     limit: float,
@@ -129,12 +150,12 @@ def _search(
     None: they differ before any rule.
     """
     wholly = {one.rule for one in off if not one.nodes}
-    rules = [rule for rule in in_order() if rule.name not in wholly]
+    rules = [rule for rule in line.rules if rule.name not in wholly]
 
     def upto(count: int, more: Rewrite | None = None) -> ir.Model:
         known = [one for one in off if more is None or one.rule != more.rule]
         both = known if more is None else [*known, more]
-        return canonicalise(loaded, graph.shapes, both, rules[:count]).model
+        return line.make(both, rules[:count]).model
 
     low, high = 0, len(rules)
     if judge(upto(0)).error > limit:

@@ -6,12 +6,13 @@ older opset lacks is written out in the operators that the specification defines
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import defs
 
 from edgec.body import write_out
-from edgec.graphs import attribute, opset
+from edgec.graphs import attribute, constant, opset
 
 STANDARD = ("", "ai.onnx")
 MOD_FLOORS_FLOATS = 28  # before, they have fmod = 1 alone
@@ -50,6 +51,7 @@ def _misfit(node: ir.Node, most: int) -> str:
     if not defs.has(node.op_type, most, ""):
         return f"is newer than opset {most}"
     old = defs.get_schema(node.op_type, most, "")
+    _restate(node, old)
     if len(node.inputs) > old.max_input or len(node.outputs) > old.max_output:
         return f"has more inputs or outputs than in opset {most}"
     newest = defs.get_schema(node.op_type, defs.onnx_opset_version(), "")
@@ -74,6 +76,21 @@ def _misfit(node: ir.Node, most: int) -> str:
 def _floors_floats(node: ir.Node) -> bool:
     first = node.inputs[0] if node.op_type == "Mod" and not attribute(node, "fmod", 0) else None
     return first is not None and first.dtype in FLOATS
+
+
+def _restate(node: ir.Node, old: defs.OpSchema) -> None:
+    """Constant inputs become attributes where an older opset has these: the axes of reductions."""
+    newest = defs.get_schema(node.op_type, defs.onnx_opset_version(), "")
+    while len(node.inputs) > old.max_input:
+        index = len(node.inputs) - 1
+        name, array = newest.inputs[index].name, constant(node.inputs[index])
+        if node.inputs[index] is not None:
+            if name not in old.attributes or array is None or array.dtype != np.int64:
+                return
+            if array.size:  # else all axes, which is what leaving them out means
+                node.attributes[name] = ir.AttrInt64s(name, array.reshape(-1).tolist())
+                node.attributes.pop("noop_with_empty_axes", None)
+        node.resize_inputs(index)
 
 
 def _text(value: ir.Value) -> str:

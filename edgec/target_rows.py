@@ -191,6 +191,7 @@ def _op(
         float_output=bool(row.get("float_output", False)),
         dynamic_inputs=int(row.get("dynamic_inputs", 0)),
         note=str(row["note"]),
+        fused=bool(row.get("fused", False)),
         support=Support(row.get("support", "yes")),
         limits=OpLimits(
             ranks=tuple(limits.get("ranks", ())),

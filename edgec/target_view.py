@@ -133,6 +133,7 @@ def _op_line(rule: OpRule) -> str:
     dtypes = f", in {' or '.join(rule.dtypes)} alone" if rule.dtypes else ""
     place = ", follows its input's grid" if rule.follows else ""
     place += ", gives float from INT8" if rule.float_output else ""
+    place += ", in the kernel of a convolution" if rule.fused else ""
     known = f"{rule.confidence}: {rule.source}"
     return f"op {rule.op_type}: {forms}{dtypes}{place} ({rule.note}; {known})"
 
@@ -204,6 +205,7 @@ def _op(rule: OpRule) -> dict[str, Any]:
         "limits": {key: _plain(value) for key, value in _stated(vars(rule.limits)).items()},
         "follows": rule.follows,
         "float_output": rule.float_output,
+        "fused": rule.fused,
         "dynamic_inputs": rule.dynamic_inputs,
         "note": rule.note,
         "source": rule.source,

@@ -15,6 +15,7 @@ from edgec import samples as data
 from edgec.backends import backend
 from edgec.blame import Broken, guilty
 from edgec.calibrate import Calibration
+from edgec.crossing import float_name, narrowed, widened
 from edgec.errors import EmitError
 from edgec.extents import extents
 from edgec.gather import Gathered
@@ -37,6 +38,7 @@ from edgec.types import (
     Plan,
     Policy,
     Recovery,
+    Rewrite,
     Scheme,
     Speed,
     Statistics,
@@ -51,7 +53,8 @@ SHRINKAGE = 0.01  # of moments of few vectors
 class Prepared:
     """What the first stages make of a job, before any backend is needed.
 
-    `notes`: what the user should know of the choice of runtimes.
+    `notes`: what the user should know of the choice of runtimes; `lowered`: what lowering to each
+    runtime does, as it was proven.
     """
 
     graph: Graph
@@ -61,6 +64,7 @@ class Prepared:
     policy: Policy
     inputs: tuple[data.Input, ...]
     notes: tuple[str, ...] = ()
+    lowered: tuple[Rewrite, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class Trials:
         halved = {name for made in artifacts if made.half for name in made.parts}
         built = {
             part.name: weight_bytes(
-                extract(engine.model, part.inputs, part.outputs).graph,
+                extract(widened(engine.model.clone()), part.inputs, part.outputs).graph,
                 half=part.name in halved and plan.schemes[part.name] is not Scheme.FLOAT32,
             )
             for part, engine in _located(plan.parts, engines)
@@ -208,13 +212,21 @@ class Trials:
             model = quantize(
                 joined.source, plan.decisions, known, recovered, joined.runtime, self._moments
             )
-            engine = replace(joined, model=lower(model, joined.runtime), extents=self._extents)
+            off = tuple(
+                one
+                for one in self._prepared.lowered
+                if one.failure and one.runtime == joined.runtime.name
+            )
+            model = lower(model, joined.runtime, off)
+            engines.append(replace(joined, model=model, off=off, extents=self._extents))
+        given = [str(value.name) for value in self._prepared.graph.model.graph.outputs]
+        engines = list(narrowed(engines, given))
+        for engine in engines:
             self._say(f"emitting engine {engine.name} for {engine.runtime.name}")
             try:
                 artifacts.append(self._emit_one(engine, plan, folder))
             except EmitError as error:
                 raise Broken(self._culprits(engine, plan, folder), error) from error
-            engines.append(engine)
         return tuple(engines), tuple(artifacts)
 
     def _emit_one(self, engine: Engine, plan: Plan, folder: Path) -> Artifact:
@@ -231,7 +243,7 @@ class Trials:
         self._say(f"engine {engine.name} failed: trying its parts")
 
         def attempt(part: Part) -> None:
-            model = extract(engine.model, part.inputs, part.outputs)
+            model = extract(widened(engine.model.clone()), part.inputs, part.outputs)
             alone = replace(
                 engine,
                 name=f"{part.name}_alone",
@@ -313,11 +325,16 @@ class Trials:
 
     def _whole(self, any_part: Part, engine: Engine, artifact: Artifact) -> PartFiles:
         """An engine to be compared as if it were one part."""
-        as_part = replace(any_part, name=engine.name, inputs=engine.inputs, outputs=engine.outputs)
+        inputs, outputs = (
+            tuple(map(float_name, names)) for names in (engine.inputs, engine.outputs)
+        )
+        as_part = replace(any_part, name=engine.name, inputs=inputs, outputs=outputs)
         source, feeds = (self._folder / f"{engine.name}.whole.{end}" for end in ("onnx", "npz"))
         save(engine.source, source)
-        runs = artifact.opened
-        return PartFiles(as_part, source, runs.path, feeds, runs.backend, runs.settings)
+        runs, built = artifact.opened, artifact.opened.path
+        if (inputs, outputs) != (engine.inputs, engine.outputs):
+            built = backend(artifact.backend).cut(artifact, as_part, self._folder)
+        return PartFiles(as_part, source, built, feeds, runs.backend, runs.settings)
 
 
 def _located(parts: Sequence[Part], engines: Sequence[Engine]) -> list[tuple[Part, Engine]]:

@@ -94,9 +94,10 @@ class Extent:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """One canonical rewrite, how often it was applied, and why it was switched off, if it was.
+    """One rewrite, how often it was applied, and why it was switched off, if it was.
 
     `nodes`: where alone it was switched off; none: everywhere. `evidence`: what proves it here.
+    `runtime`: for which alone it is made; empty: for all, as canonical ones are.
     """
 
     rule: str
@@ -104,6 +105,7 @@ class Rewrite:
     failure: str = ""
     nodes: tuple[str, ...] = ()
     evidence: str = ""
+    runtime: str = ""
 
 
 @dataclass(frozen=True)
@@ -363,9 +365,10 @@ class OpRule:
     """What a runtime can do with one op type: the schemes, and how it passes ranges on.
 
     `follows`: the op moves or selects values, so that it runs on its input's grid.
-    `float_output`: INT8 in and float out is one kernel. `dynamic_inputs`: how many inputs a product
-    needs at least for dynamic INT8; with fewer, its activations stay in float. `dtypes`: the float
-    types in which it computes; empty: all of the runtime.
+    `float_output`: INT8 in and float out is one kernel. `fused`: an activation that the kernel of
+    the convolution before it computes. `dynamic_inputs`: how many inputs a product needs at least
+    for dynamic INT8; with fewer, its activations stay in float. `dtypes`: the float types in which
+    it computes; empty: all of the runtime.
     """
 
     op_type: str
@@ -374,6 +377,7 @@ class OpRule:
     float_output: bool
     dynamic_inputs: int
     note: str
+    fused: bool = False
     support: Support = Support.YES
     limits: OpLimits = OpLimits()
     dtypes: tuple[str, ...] = ()
@@ -630,7 +634,8 @@ class Engine:
     """Parts joined for one runtime: the float `source`, and the `model` to emit.
 
     `precision`: what the float ops of the engine compute with; `half`: whether float weights are
-    stored in 16 bits. `extents`: of the dimensions that vary, by name.
+    stored in 16 bits. `off`: lowering rewrites that failed here. `extents`: of the dimensions that
+    vary, by name.
     """
 
     name: str
@@ -643,6 +648,7 @@ class Engine:
     outputs: tuple[str, ...]
     source: ir.Model
     model: ir.Model
+    off: tuple[Rewrite, ...] = ()
     extents: Mapping[str, Extent] = field(default_factory=dict)
 
 
@@ -712,7 +718,8 @@ class Artifact:
 class Comparison:
     """A value of the built model against the original, over all verification samples.
 
-    `agreement` is of the top-1 class or of the ranking; `agreement_kind` says which, or "none".
+    `agreement` is of the top-1 class, of the ranking, or the share of picked rows that pair up (the
+    rest is then of the pairs); `agreement_kind` says which, or "none".
     """
 
     part: str

@@ -1,7 +1,8 @@
 """Stage 11: what was built against the original: each part alone, and all of it end to end.
 
 A part is taken out of the emitted engine and fed with the float model's values, so that its error
-is its own. End to end, the engines run as the device runs them, against the untouched source file.
+is its own. End to end, the engines run as the device runs them, against the untouched source file;
+what NonMaxSuppression or TopK picked is paired before it is compared (see `edgec.picked`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from edgec.backends import backend
 from edgec.compare import Running
 from edgec.errors import EmitError, InputError
 from edgec.graphs import extract, save
 from edgec.isolate import call
+from edgec.picked import Paired, picked
 from edgec.reference import Reference
 from edgec.runtime.buckets import Buckets, mute, serve
 from edgec.runtime.npz import write as write_npz
@@ -166,14 +169,15 @@ def _compare_outputs(
     threads: int,
     buckets: Buckets | None,
 ) -> EndToEnd:
-    reference = Reference(original, threads)
+    reference, chosen = Reference(original, threads), picked(ir.load(original))
     sessions = []
     for one in artifacts:
         with _blaming(one.engine):
             runs = one.opened
             opened = opener(runs.backend)(runs.path, {**runs.settings, "threads": threads})
         sessions.append((one, opened))
-    running = {name: Running("", name) for name in reference.outputs}
+    rows = Paired([name for name in reference.outputs if name in chosen])
+    running = {name: Running("", name) for name in reference.outputs if name not in chosen}
     golden: tuple[Feeds, Feeds, Feeds] = ({}, {}, {})
 
     def run(known: Feeds) -> Feeds:
@@ -187,9 +191,11 @@ def _compare_outputs(
         got = serve(run, feeds, buckets)
         for name, comparison in running.items():
             comparison.add(expected[name], got[name])
+        rows.add(expected, got)
         if not golden[1]:
             golden = (feeds, got, {name: expected[name] for name in got})
-    return EndToEnd(tuple(one.result() for one in running.values()), *golden)
+    found = {**{name: one.result() for name, one in running.items()}, **rows.results()}
+    return EndToEnd(tuple(found[name] for name in reference.outputs), *golden)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import pytest
 import small
 
 from edgec.ask import answers, not_asked
-from edgec.errors import UnsupportedError
+from edgec.errors import InputError, UnsupportedError
 from edgec.inspection import OUTSIDE, Inspection, Level, inspect
 from edgec.load import load
 from edgec.macs import Amount, number
 from edgec.minimal import distinct, file_name, minimal, save_minimal, signature
+from edgec.policy import load_policy
 from edgec.target import load_target
-from edgec.types import Range, Target
+from edgec.types import Override, Policy, Range, Target
 
 UNKNOWN = """g (float[n, 4] x) => (float[n, 4] y, float[n, 4] z) {
     [fine] h = MatMul (x, w)
@@ -35,6 +37,24 @@ def unknown() -> ir.Model:
 
 def fixture(name: str, target: Target | None = None, **shapes: tuple[Range, ...]) -> Inspection:
     return inspect(load(graphs.path(name)), shapes, target)
+
+
+def test_a_policy_names_parts_and_changes_what_falls_short(tmp_path: Path) -> None:
+    loaded, target = load(graphs.path("clip_dynamo")), load_target("x86-vnni")
+    wishes = tmp_path / "policy.toml"
+    wishes.write_text('[parts.words]\nscheme = "float32"\n[names]\ntext = "words"\n')
+
+    def shortfalls(policy: Policy) -> dict[str, int]:
+        found = inspect(loaded, {}, target, policy=policy, ask=False)
+        assert {one.part for one in found.shortfalls} <= {view.part.name for view in found.parts}
+        return Counter(one.part for one in found.shortfalls if one.level is Level.FLOAT)
+
+    before, after = shortfalls(Policy()), shortfalls(load_policy(wishes))
+    assert before["text"]
+    assert not after["words"]  # all of it is to be float, so no node of it falls short
+    assert after["vision"] == before["vision"]
+    with pytest.raises(InputError, match=r"parts\.tower matches nothing in this model"):
+        inspect(loaded, {}, target, policy=Policy(parts=(Override("tower"),)))
 
 
 def test_the_parts_of_a_two_tower_model() -> None:

@@ -84,6 +84,19 @@ def test_an_attribute_that_says_what_is_so_anyway_is_dropped() -> None:
     assert set(made.graph[0].attributes) == {"to", "saturate"}
 
 
+@pytest.mark.parametrize("noop", ["", ", noop_with_empty_axes = 1"])
+def test_axes_that_are_an_input_become_an_attribute(noop: str) -> None:
+    made = model(
+        f"a = ReduceMean <keepdims = 1{noop}> (x, axes) y = Sub (x, a)", 18, axes=np.array([-1])
+    )
+    found = lowered(made, 13)
+    assert found.opset_imports[""] == 13
+    assert small.ops(found) == ["ReduceMean", "Sub"]
+    wide = X.astype(np.float64)
+    expected = wide - wide.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(small.run(found, {"x": X})["y"], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_what_cannot_sink_is_named() -> None:
     made = model(
         """r = Relu (x) n = Shape (r) u = Cast <to = 6> (r) [late] b = BitCast <to = 1> (u)

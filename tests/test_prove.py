@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from edgec.build import Job, build
 from edgec.canonicalise import canonicalise
 from edgec.inputs import inputs
 from edgec.load import load
-from edgec.prove import Judge, prove
+from edgec.prove import Judge, canonical, lowering, prove
 from edgec.rules import CANONICAL, Rule
 from edgec.runtime import Bundle, npz
-from edgec.types import Graph
+from edgec.types import Graph, Runtime
 
 CHAIN = """g (float[2,4] x) => (float[2,4] y) {
   [a] a = Abs (x) [b] b = Sigmoid (a) [c] c = Abs (b) [d] d = Sin (c) [e] y = Abs (d)
@@ -59,7 +60,7 @@ def proven(made: ir.Model, folder: Path, rules: tuple[Rule, ...] | None = None) 
         samples.append(folder / f"{index}.npz")
         npz.write(samples[-1], {"x": np.abs(small.normal(index, 2, 4)) + 0.1})
     judge = partial(Judge, path, samples, inputs(graph), 1, folder)
-    return prove(graph, judge, lambda: loaded, lambda _: None)
+    return prove(graph, canonical(lambda: loaded, {}), judge, lambda _: None)
 
 
 def test_all_rewrites_have_their_evidence(tmp_path: Path) -> None:
@@ -76,7 +77,8 @@ def test_nothing_is_run_where_nothing_was_rewritten(tmp_path: Path) -> None:
     def never() -> Judge:
         pytest.fail("nothing is to be judged")
 
-    assert prove(graph, never, lambda: graph, lambda _: None) is graph
+    line = canonical(lambda: graph, {})
+    assert prove(graph, line, never, lambda _: None) is graph
 
 
 def test_a_wrong_rule_is_switched_off_at_the_node(
@@ -209,3 +211,78 @@ def test_a_build_tells_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert rewrite["nodes"] == ["c"]
     assert rewrite["evidence"]
     assert any("rewrite wrong-abs was switched off at c" in note for note in page["notes"])
+
+
+# Lowering, by the same proof
+
+LACKING = """g (float[2,4] x) => (float[2,4] y) {
+  [a] a = Swish (x) [b] b = Sin (a) [c] y = Swish <alpha = 0.5> (b)
+}"""
+
+
+def proven_lowering(made: ir.Model, runtime: Runtime, folder: Path) -> Graph:
+    path = small.save(made, folder / "model.onnx")
+    graph = canonicalise(load(path), {})
+    npz.write(folder / "0.npz", {"x": small.normal(0, 2, 4)})
+    judge = partial(Judge, path, [folder / "0.npz"], inputs(graph), 1, folder)
+    line = lowering(graph, runtime)
+    return prove(line.make((), None), line, judge, lambda _: None)
+
+
+def older(opset: int) -> Runtime:
+    return replace(small.runtime("generic"), max_opset=opset, tolerates=0)
+
+
+def test_lowering_has_its_evidence(tmp_path: Path) -> None:
+    found = proven_lowering(small.model(LACKING, 24), older(21), tmp_path)
+    assert [(one.rule, one.count) for one in found.rewrites] == [
+        ("write-out", 2),
+        ("sink-opset", 1),
+    ]
+    assert all("the outputs of 1 samples are " in one.evidence for one in found.rewrites)
+    assert small.ops(found.model).count("Sigmoid") == 2
+
+
+def test_nothing_is_lowered_where_a_runtime_takes_all(tmp_path: Path) -> None:
+    found = proven_lowering(small.model(CHAIN), small.runtime("generic"), tmp_path)
+    assert found.rewrites == ()
+
+
+def spoilt(monkeypatch: pytest.MonkeyPatch, alpha: float) -> None:
+    """Bodies of Swish with this alpha come out wrong."""
+    from edgec import lower as stage
+
+    honest = stage.expand
+
+    def expand(node: ir.Node) -> None:
+        found = node.attributes.get("alpha")
+        if (1.0 if found is None else found.as_float()) == alpha:
+            node.attributes["alpha"] = ir.AttrFloat32("alpha", -alpha)
+        honest(node)
+
+    monkeypatch.setattr("edgec.lower.expand", expand)
+
+
+def test_a_wrong_lowering_is_switched_off_at_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoilt(monkeypatch, 0.5)
+    takes_both = replace(small.runtime("generic"), unsupported={"Swish": "a test"})
+    found = proven_lowering(small.model(LACKING, 24), takes_both, tmp_path)
+    (one,) = found.rewrites
+    assert (one.rule, one.count, one.nodes) == ("write-out", 1, ("c",))
+    assert "outputs differ" in one.failure
+    assert "the outputs of 1 samples are " in one.evidence
+    assert small.ops(found.model).count("Swish") == 1  # what is left as it was
+
+
+def test_a_build_proves_what_it_lowers(tmp_path: Path) -> None:
+    path = small.save(small.model(LACKING, 24), tmp_path / "model.onnx")
+    job = Job(path, target="generic", output=tmp_path / "m.edgec", measure=False)
+    report = build(replace(job, backend="onnxruntime"))
+    with Bundle(report.bundle) as bundle:
+        rewrites = bundle.manifest["rewrites"]
+    (one,) = [one for one in rewrites if one["rule"] == "write-out"]
+    assert one["runtime"] == "onnxruntime"
+    assert one["count"] == 2
+    assert "all rewrites together" in one["evidence"]

@@ -58,7 +58,8 @@ def command(bundle: Path, name: str | None, json_file: str | None) -> None:
         for node in one["nodes"]:
             out.line(f"  {node}")
     for one in page["rewrites"] if name is None else ():
-        out.line(f"rewrite {one['rule']}: {_rewrite(one)}")
+        place = f" for {one['runtime']}" if "runtime" in one else ""
+        out.line(f"rewrite {one['rule']}{place}: {_rewrite(one)}")
     for note in page["notes"]:
         out.line(f"note: {note}")
     write_json(

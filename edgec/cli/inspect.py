@@ -20,6 +20,7 @@ MOST_NODES = 3  # names in a line of the table; JSON has all
 @click.argument("model", type=FILE)
 @click.option("--target", help="Tell what this target cannot run; a name, a folder, or host.")
 @stack_option
+@click.option("--policy", type=FILE, help="Names of parts, and what you want of them (TOML).")
 @click.option(
     "--shape",
     "shapes",
@@ -47,6 +48,7 @@ def command(
     model: Path,
     target: str | None,
     stack: str | None,
+    policy: Path | None,
     shapes: tuple[str, ...],
     html: Path | None,
     save_node: Path | None,
@@ -57,10 +59,12 @@ def command(
     """Show the parts of MODEL.onnx: sizes, work, what crosses between them, what they are made of.
 
     MACs are multiply-accumulates for one run. With --target: the nodes that it cannot run, or not
-    in INT8, with the reason and its evidence. Nothing is built.
+    in INT8, with the reason and its evidence; with --policy: as it would have them. Nothing is
+    built.
     """
     from edgec.inspection import inspect
     from edgec.load import load
+    from edgec.policy import load_policy
     from edgec.target import load_target
 
     if save_node is not None and target is None:
@@ -69,7 +73,8 @@ def command(
             hint="give --target, with host for this machine",
         )
     found_target = None if target is None else load_target(target, stack)
-    found = inspect(load(model), parse_shapes(shapes), found_target, ask=ask)
+    wishes = load_policy(policy)
+    found = inspect(load(model), parse_shapes(shapes), found_target, policy=wishes, ask=ask)
     out = Page(json_file)
     _show(out, found)
     if html is not None:

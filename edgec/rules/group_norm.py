@@ -8,7 +8,6 @@ and b per group, opset 21 per channel. Source: Wu and He 2018, arXiv:1803.08494,
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from edgec.graphs import attribute, opset
@@ -39,8 +38,8 @@ def _replace(model: ir.Model, node: ir.Node) -> bool:
     if not whole:
         value = steps.add("Reshape", [value, steps.constant("rows", [0, groups, -1])])
     if per_channel:
-        ones, zeros = (np.full(groups, fill, inner.numpy()) for fill in (1, 0))
-        factors = [steps.constant("ones", ones), steps.constant("zeros", zeros)]
+        fills = {"ones": 1, "zeros": 0}
+        factors = [steps.filled(n, groups, fill, inner.numpy()) for n, fill in fills.items()]
     else:
         cast = [scale, bias]
         factors = [v if dtype == inner else steps.add("Cast", [v], {"to": inner}) for v in cast]
@@ -51,6 +50,7 @@ def _replace(model: ir.Model, node: ir.Node) -> bool:
         value = steps.add("InstanceNormalization", [value, *factors], options)
         if not whole:
             value = steps.add("Reshape", [value, _sizes(steps, x)])
+            value.dtype, value.shape = inner, x.shape  # what `one-pass-affine` asks for
         if dtype != inner:
             value = steps.add("Cast", [value], {"to": dtype})
         if per_channel:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from edgec.graphs import attribute, constant, initialiser
+from edgec.graphs import attribute, constant, infer_shapes, initialiser
 
 NAME = "fold-known-sizes"
 MOST_ELEMENTS = 64  # of a vector of sizes
@@ -31,7 +31,7 @@ def apply(model: ir.Model) -> int:
         common.RemoveUnusedNodesPass()(model)
         if not any(node.op_type == "Shape" for node in model.graph):
             break
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+        infer_shapes(model)
     return before - model.graph.num_nodes()
 
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgec.graphs import add_initialiser, constant, opset
 
 Attributes = Mapping[str, int | float | str | Sequence[int]]
+MOST_CHANNELS = 1 << 20
 AXES_ARE_INPUTS = 18  # of the Reduce operators, from this opset on
 
 
@@ -55,6 +56,12 @@ class Steps:
         """One number of a type; float32 where that is not known."""
         kind = (dtype or ir.DataType.FLOAT).numpy()
         return self.constant(name, np.asarray(number, kind))
+
+    def filled(self, name: str, count: int, number: float, dtype: np.dtype) -> ir.Value:
+        """`count` times a number. Raises ValueError where a graph claims more than a layer has."""
+        if count > MOST_CHANNELS:
+            raise ValueError(f"{count} channels")
+        return self.constant(name, np.full(count, number, dtype))
 
     def per_channel(self, name: str, value: ir.Value, rank: int) -> ir.Value:
         """[channels] -> [channels, 1, ...], so that it meets axis 1 of a tensor of this rank."""

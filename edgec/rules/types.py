@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from edgec.graphs import infer_shapes
+
 NAME = "infer-types"
 WHOLE = True
 
@@ -14,21 +16,9 @@ def apply(model: ir.Model) -> int:
     common.NameFixPass()(model)
     common.RemoveUnusedNodesPass()(model)  # an output that nothing reads needs no name
     missing = _untyped(model)
-    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    _type_sequences(model)
+    infer_shapes(model)
     return len(missing) - len(_untyped(model))
 
 
 def _untyped(model: ir.Model) -> list[ir.Value]:
     return [value for node in model.graph for value in node.outputs if value.dtype is None]
-
-
-def _type_sequences(model: ir.Model) -> None:
-    """A sequence that an If gives is one; the pass takes the type of its elements for its own."""
-    for node in ir.traversal.RecursiveGraphIterator(model.graph, reverse=True):
-        branch = node.attributes.get("then_branch") if node.op_type == "If" else None
-        for value, inner in zip(
-            node.outputs, branch.as_graph().outputs if branch else (), strict=False
-        ):
-            if not isinstance(inner.type, (ir.TensorType, type(None))):
-                value.type = inner.type

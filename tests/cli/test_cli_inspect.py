@@ -52,6 +52,18 @@ def test_the_table(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_policy(tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text('[names]\nvision = "camera"\n')
+    model = graphs.path("clip_dynamo")
+    done = run("inspect", model, "--policy", "policy.toml", "--json", "-", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [one["name"] for one in json.loads(done.stdout)["parts"]] == ["camera", "text", "fusion"]
+    (tmp_path / "policy.toml").write_text("[parts.nose]\nscheme = 'float32'\n")
+    done = run("inspect", model, "--policy", "policy.toml", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "parts.nose matches nothing in this model" in done.stderr
+
+
 def test_json_on_stdout() -> None:
     shapes = ["--shape", "image=1x3x32x32", "--shape", "ids=1x8", "--shape", "mask=1x8"]
     done = run("inspect", graphs.path("clip_dynamo"), *shapes, "--json", "-")

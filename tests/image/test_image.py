@@ -198,7 +198,7 @@ def test_a_device_image_needs_nothing_of_docker(
         containers.call(*line, str(written.folder), DOCKER_BUILDKIT="1")
         fence = ["--network", "none", "--read-only", "--cap-drop", "ALL"]
         told = containers.call("docker", "run", "--rm", *fence, tag)
-        assert "golden" in told
+        assert told.count(": ok") == 3
         line = ["docker", "run", "--detach", *fence, "--health-interval", "2s", "--entrypoint"]
         name = containers.call(*line, "sleep", tag, "600").strip()
         healthy = False
@@ -241,7 +241,7 @@ def test_an_image_for_arm_runs_under_emulation(buildah: dict[str, str], tmp_path
         told = containers.call(*line, *MODEL.split(), "verify")
     finally:
         containers.call("buildah", "rm", container, **buildah)
-    assert "golden" in told
+    assert told.count(": ok") == 3
 
 
 def edgec(*words: str | Path) -> str:

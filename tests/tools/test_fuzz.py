@@ -26,6 +26,7 @@ import mutants
 import pipeline
 from edits import EDITS
 
+MOST_MEGABYTES = 1024  # of a process that has imported everything, and of what it forked from
 SMALL = ("cnn_opset9", "mlp", "function", "lstm", "float16_io", "if_capture")
 VALUE = helper.make_tensor_value_info
 
@@ -221,7 +222,55 @@ def texts_as_a_weight() -> onnx.ModelProto:
     return made
 
 
-FOUND = [clip_between_many, constant_of_nothing, function_out_of_order, tensor_of_no_type]
+def weight_of_a_gigabyte() -> onnx.ModelProto:
+    """Fifty bytes that ask for a weight of 1 GB, as which it was written out several times."""
+    sizes = onnx.numpy_helper.from_array(np.array([1 << 28]), "sizes")
+    nodes = [
+        helper.make_node("ConstantOfShape", ["sizes"], ["w"], "fill"),
+        helper.make_node("Conv", ["x", "w"], ["y"], "conv"),
+    ]
+    return _model(nodes, [sizes])
+
+
+def expand_to_gigabytes() -> onnx.ModelProto:
+    """One number, repeated 2^28 times by Expand, Tile and Range before an addition."""
+    sizes = onnx.numpy_helper.from_array(np.array([1 << 28]), "sizes")
+    many = onnx.numpy_helper.from_array(np.array(1 << 28, np.int64), "many")
+    ones = [onnx.numpy_helper.from_array(np.ones(1, np.float32), "one")]
+    ones += [onnx.numpy_helper.from_array(np.array(i, np.int64), f"i{i}") for i in (0, 1)]
+    nodes = [
+        helper.make_node("Expand", ["one", "sizes"], ["a"], "expand"),
+        helper.make_node("Tile", ["one", "sizes"], ["b"], "tile"),
+        helper.make_node("Range", ["i0", "many", "i1"], ["r"], "range"),
+        helper.make_node("Cast", ["r"], ["f"], "cast", to=1),
+        helper.make_node("Sum", ["x", "a", "b", "f"], ["y"], "sum"),
+    ]
+    return _model(nodes, [sizes, many, *ones])
+
+
+def channels_without_end() -> onnx.ModelProto:
+    """Declared sizes and groups of 2^31 that a rewrite would fill a constant of."""
+    weights = {"s": np.ones(4), "b": np.ones(4), "g": np.float32(2), "e": np.float32(1e-5)}
+    made = [onnx.numpy_helper.from_array(np.float32(v), k) for k, v in weights.items()]
+    nodes = [
+        helper.make_node("GroupNormalization", ["x", "s", "b"], ["n"], "n", num_groups=1 << 31),
+        helper.make_node("Expand", ["n", "shape"], ["h"], "huge"),
+        helper.make_node("Mul", ["h", "h"], ["q"], "square"),
+        helper.make_node("ReduceMean", ["q", "last"], ["m"], "mean"),
+        helper.make_node("Add", ["m", "e"], ["a"], "add"),
+        helper.make_node("Sqrt", ["a"], ["r"], "root"),
+        helper.make_node("Div", ["h", "r"], ["u"], "unit"),
+        helper.make_node("Mul", ["u", "g"], ["y"], "scale"),
+    ]
+    sizes = onnx.numpy_helper.from_array(np.array([1, 3, 8, 1 << 31]), "shape")
+    last = onnx.numpy_helper.from_array(np.array([-1]), "last")
+    found = _model(nodes, [*made, sizes, last])
+    found.opset_import[0].version = 23
+    return found
+
+
+FOUND = [weight_of_a_gigabyte, expand_to_gigabytes, channels_without_end]
+FOUND += [clip_between_many, constant_of_nothing, function_out_of_order, tensor_of_no_type]
 FOUND += [texts_as_a_weight]
 
 
@@ -233,4 +282,5 @@ def test_what_was_found_once(
     folder.model.write_bytes(recipe().SerializeToString())
     result = pipeline.examine(folder.model, number, number == 1)
     assert result["finding"] == "", result
+    assert result["megabytes"] < MOST_MEGABYTES
     assert not folder.touched()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from edgec.crossing import widened
 from edgec.graphs import QUANTIZERS, behind_pair, extract
 
 
@@ -15,6 +16,7 @@ def cut(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Mo
     Where it computes in INT8, the Q/DQ pair of an input comes along, as the engine has it; in a
     float part that pair is the error of the part before.
     """
+    model = widened(model)
     plain = extract(model, inputs, outputs)
     if not any(node.op_type in QUANTIZERS for node in plain.graph):
         return plain

@@ -127,7 +127,7 @@ class _Models:
         if implicit:
             model = self._spare(self._save(explicit, "explicit"))
         if quantized:
-            source = lower(engine.source.clone(), engine.runtime)
+            source = lower(engine.source, engine.runtime, engine.off)
             floats = self._save(half(source, keep) if fp16 else source, plain)
             self.steps.append(
                 plan.step("tensorrt", plain, "plain", self._spare(floats), typed=typed)
