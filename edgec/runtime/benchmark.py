@@ -21,6 +21,11 @@ from edgec.runtime.scenarios import ONE_BY_ONE, Load
 from edgec.runtime.stamp import board
 
 SCHEMA = 1
+# Other packages that bring the same module.
+ALSO = {
+    "onnxruntime": ("onnxruntime-gpu",),
+    "tensorrt": ("tensorrt-rtx-cu12", "tensorrt-rtx-cu13", "tensorrt-rtx"),
+}
 TIMER = "measured with a plain timer in MLPerf's scenarios, not an MLPerf submission"
 
 
@@ -139,10 +144,14 @@ def _about(wish: Wish, bundle: Bundle, load: Load) -> Dict[str, Any]:
         },
         "model": {key: manifest["source"][key] for key in ("name", "sha256")},
         "target": {key: manifest["target"][key] for key in ("name", "stack", "arch")},
-        "versions": _versions(sorted(backends | {"numpy"})),
+        "versions": _versions([*sorted(backends | {"numpy"}), *_harness(load)]),
         "machine": machine(),
         "settings": settings,
     }
+
+
+def _harness(load: Load) -> List[str]:
+    return ["mlcommons-loadgen"] if load.harness == "loadgen" else []
 
 
 def machine() -> Dict[str, Any]:
@@ -173,16 +182,13 @@ def _versions(packages: Sequence[str]) -> Dict[str, str]:
 
     found = {"edgec": edgec.__version__, "python": sys.version.split()[0]}
     for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # a module without metadata, as JetPack's TensorRT
-            module = sys.modules.get(name)
-            found[name] = str(getattr(module, "__version__", "unknown"))
-    if loadgen.installed():
-        try:
-            found["mlcommons-loadgen"] = version("mlcommons-loadgen")
-        except PackageNotFoundError:
-            found["mlcommons-loadgen"] = "unknown"
+        found[name] = "unknown"
+        for package in (name, *ALSO.get(name, ())):
+            try:
+                found[name] = version(package)
+                break
+            except PackageNotFoundError:
+                continue
     return found
 
 

@@ -35,7 +35,8 @@ MEASURED = {
 }
 RELATIVE = ("ratio", "speedup")  # to a second case
 # Of a build, too.
-VERIFIED = {"sqnr": "decibel", "cosine": "share", "agreement": "share", "accuracy_drop": "share"}
+VERIFIED = {"sqnr": "decibel", "agreement": "share", "accuracy_drop": "share"}
+BUILT = {**MEASURED, **VERIFIED}
 OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _HOLDS: Dict[str, Callable[[float, float], bool]] = {
     "<": lambda value, limit: value < limit,
@@ -107,7 +108,7 @@ def fail_if(text: str) -> Goal:
 
 def judge(goal: Goal, value: Optional[float], reason: str = "") -> Verdict:
     """The verdict on a value in the metric's own unit; `reason`: why there is none."""
-    if value is None or not math.isfinite(value):
+    if value is None or math.isnan(value):
         text = reason or "there is no such figure"
         return Verdict(str(goal), "not judged", None, goal.limit, goal.unit, text)
     state = "met" if goal.holds(value) else "missed"
@@ -126,6 +127,11 @@ def measured(page: Mapping[str, Any], metric: str) -> Optional[float]:
         return float(ratio["median"] if metric == "ratio" else 1 / ratio["median"])
     if metric == "power":
         return total_power(page["conditions"]["gauges"])
+    return of_case(case, metric)
+
+
+def of_case(case: Mapping[str, Any], metric: str) -> float:
+    """A metric of one case, as `bench.Timing` has it."""
     return float(case[_FIELDS.get(metric, metric)])
 
 
