@@ -31,7 +31,7 @@ PAGE: dict[str, Any] = {
     "scenario": "SingleStream",
     "harness": "timer",
     "bundle": {"name": "m.edgec", "sha256": "a" * 64, "digest": "b" * 64, "bytes": 5_000_000},
-    "model": {"name": "m.onnx", "sha256": "c" * 64},
+    "model": {"name": "m.onnx", "sha256": "c" * 64, "signature": "5" * 16},
     "target": {"name": "raspberry-pi-5", "stack": "ort-1.23", "arch": "aarch64"},
     "versions": {"edgec": "0.1.0", "python": "3.11.2", "onnxruntime": "1.23.2"},
     "machine": {"arch": "aarch64", "board": "Raspberry Pi 5 Model B", "cores": 4},

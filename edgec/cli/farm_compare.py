@@ -54,12 +54,11 @@ def command(
             "no device has clean runs of both that were driven in the same way",
             hint="edgec farm history shows what there is",
         )
-    heads = ["device", "target", "scenario", f"base {unit}", f"new {unit}", "new / base", "runs"]
+    heads = ["device", "scenario", f"base {unit}", f"new {unit}", "new / base", "runs"]
     rows_of = [
         [
-            one.series[1],
-            one.series[2],
-            one.series[4],
+            one.driven[0],
+            f"{one.driven[1]} ({one.driven[2]})",
             f"{one.base:.4g}",
             f"{one.new:.4g}",
             f"{one.ratio:.3f}",

@@ -95,7 +95,7 @@ def _panels(results: Sequence[Result], metric: str) -> list[Panel]:
         values = [(one, value) for one in of_it if (value := one.value(metric))]
         if values:
             clean = [value for one, value in values if not one.marked]
-            title = f"{metric} of {' · '.join(text for text in series if text)}"
+            title = f"{metric} of {' · '.join(text for text in series[:-1] if text)}"
             found.append(
                 Panel(title, unit, values, changes(clean), -sign if metric in BETTER else sign)
             )

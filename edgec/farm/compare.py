@@ -26,7 +26,7 @@ MOST = 50  # runs a side, the newest
 class Compared:
     """One device's medians over runs; `ratio` is new over base. `p` None: not judged."""
 
-    series: tuple[str, ...]
+    driven: tuple[str, ...]
     base: float
     new: float
     ratio: float
@@ -48,18 +48,18 @@ class Compared:
 
 
 def compare(base: Sequence[Result], new: Sequence[Result], metric: str) -> list[Compared]:
-    """Each series that both have, by the metric's median over its clean runs."""
+    """Each device that ran both in the same way, by the metric's median over clean runs."""
     found = []
-    for series in dict.fromkeys(one.series for one in base):
-        old = [one for one in base if one.series == series]
-        young = [one for one in new if one.series == series]
+    for driven in dict.fromkeys(one.driven for one in base):
+        old = [one for one in base if one.driven == driven]
+        young = [one for one in new if one.driven == driven]
         a, b = _values(old, metric), _values(young, metric)
         if a and b:
             before, after = statistics.median(a), statistics.median(b)
             judged = min(len(a), len(b)) >= LEAST
             found.append(
                 Compared(
-                    series=series,
+                    driven=driven,
                     base=before,
                     new=after,
                     ratio=after / before if before else math.nan,

@@ -29,6 +29,7 @@ COLUMNS = {
     "stack": "TEXT NOT NULL",
     "model": "TEXT NOT NULL",
     "model_sha256": "TEXT NOT NULL",
+    "signature": "TEXT NOT NULL",
     "bundle": "TEXT NOT NULL",
     "bundle_sha256": "TEXT NOT NULL",
     "scenario": "TEXT NOT NULL",
@@ -51,6 +52,7 @@ class Result:
     stack: str
     model: str
     model_sha256: str
+    signature: str
     bundle: str
     bundle_sha256: str
     scenario: str
@@ -61,20 +63,17 @@ class Result:
     page: Mapping[str, Any]
 
     @property
-    def series(self) -> tuple[str, ...]:
-        """What results must share to be one trend: model, device, stack and how it was driven.
+    def driven(self) -> tuple[str, ...]:
+        """What results must share to be compared: the device, and how it was driven."""
+        return (self.device, self.scenario, self.harness, self.setting)
 
-        The bundle and the versions may differ: a trend is there to show what they did.
+    @property
+    def series(self) -> tuple[str, ...]:
+        """What results must share to be one trend: besides, the model's form, target and stack.
+
+        The weights, the bundle and the versions may differ: a trend is there to show what they did.
         """
-        return (
-            self.model,
-            self.device,
-            self.target,
-            self.stack,
-            self.scenario,
-            self.harness,
-            self.setting,
-        )
+        return (self.model, *self.driven, self.target, self.stack, self.signature)
 
     def value(self, metric: str) -> float | None:
         """A metric of `edgec.runtime.goals`, in its own unit; None: it was not measured."""
@@ -205,6 +204,7 @@ def _columns(page: Mapping[str, Any]) -> dict[str, Any]:
         "stack": page["target"]["stack"],
         "model": page["model"]["name"],
         "model_sha256": page["model"]["sha256"],
+        "signature": page["model"]["signature"],
         "bundle": page["bundle"]["name"],
         "bundle_sha256": page["bundle"]["sha256"],
         "scenario": page["scenario"],

@@ -5,11 +5,12 @@ history keeps; `SCHEMA` counts its forms.
 """
 
 import hashlib
+import json
 import platform
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import edgec
 from edgec.errors import InputError, ToolchainError
@@ -142,12 +143,26 @@ def _about(wish: Wish, bundle: Bundle, load: Load) -> Dict[str, Any]:
             if not bundle.packed
             else wish.bundle.stat().st_size,
         },
-        "model": {key: manifest["source"][key] for key in ("name", "sha256")},
+        "model": {
+            "name": manifest["source"]["name"],
+            "sha256": manifest["source"]["sha256"],
+            "signature": signature(manifest),
+        },
         "target": {key: manifest["target"][key] for key in ("name", "stack", "arch")},
         "versions": _versions([*sorted(backends | {"numpy"}), *_harness(load)]),
         "machine": machine(),
         "settings": settings,
     }
+
+
+def signature(manifest: Mapping[str, Any]) -> str:
+    """What stays the same of a model that is trained again: what it takes, gives and multiplies."""
+    keys = ("name", "dtype", "shape")
+    what: List[Any] = [
+        [[value[key] for key in keys] for value in manifest[side]] for side in ("inputs", "outputs")
+    ]
+    what.append(sum(part["macs"] for part in manifest["parts"]))
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
 def _harness(load: Load) -> List[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict
 
 from edgec.errors import EdgecError, InputError
-from edgec.runtime.goals import MEASURED, RELATIVE, enforce, fail_if
+from edgec.runtime.goals import MEASURED, RELATIVE, enforce, fail_if, total_power
 from edgec.runtime.scenarios import HARNESSES, SCENARIOS, Load
 
 EXAMPLE = "fail where this holds, such as 'p95>20ms'; several times; exit code 7. Of: {}"
@@ -113,11 +113,15 @@ def _conditions(page: Dict[str, Any]) -> "list[str]":
     if "other_cpus" in load:
         text = "other work {other_cpus:.2f} and hypervisor {stolen_cpus:.2f} of {cores} CPUs"
         found.append(text.format(**load))
-    for kind, unit in (("clock_mhz", "MHz"), ("temperature_c", "C"), ("power_w", "W")):
-        gauges = [one for key, one in page["gauges"].items() if key.startswith(kind + "/")]
+    cores = ("clock_mhz/policy", "clock_mhz/cpu")
+    for what, prefix, unit in (("clock", cores, "MHz"), ("temperature", ("temperature_c/",), "C")):
+        gauges = [one for key, one in page["gauges"].items() if key.startswith(prefix)]
         if gauges:
             low, high = min(one["min"] for one in gauges), max(one["max"] for one in gauges)
-            found.append("{} {:.4g} to {:.4g} {}".format(kind.partition("_")[0], low, high, unit))
+            found.append("{} {:.4g} to {:.4g} {}".format(what, low, high, unit))
+    watts = total_power(page["gauges"])
+    if watts is not None:
+        found.append("power {:.3g} W".format(watts))
     for key in ("scaling_governor", "power_mode"):
         if key in page["settings"]:
             found.append("{} {}".format(key.replace("_", " "), page["settings"][key]))

@@ -136,8 +136,8 @@ def of_case(case: Mapping[str, Any], metric: str) -> float:
 
 
 def total_power(gauges: Mapping[str, Mapping[str, float]]) -> Optional[float]:
-    """Watts of the whole module or package: the rail that says so, in the mean of the run."""
-    for rail in ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "psys", "package-0"):
+    """Watts of the whole board or package, in the mean of the run; None: no rail carries it all."""
+    for rail in ("VDD_IN", "POM_5V_IN", "psys", "package-0"):
         for key in sorted(gauges):
             if key.startswith("power_w/") and rail in key.partition("/")[2].split():
                 return float(gauges[key]["mean"])

@@ -97,8 +97,9 @@ def _temperatures(root: Path) -> Iterator[Sensor]:
 
 def _cooling(root: Path) -> Iterator[Sensor]:
     for path in _sorted(root / "sys/class/thermal", "cooling_device*"):
-        if SLOWS.search(_text(path / "type")):
-            key = "cooling/{} {}".format(_text(path / "type"), path.name)
+        kind = _text(path / "type")
+        if SLOWS.search(kind) and "fan" not in kind.lower():
+            key = "cooling/{} {}".format(kind, path.name)
             yield Sensor(key, path / "cur_state")
 
 

@@ -64,8 +64,13 @@ def test_what_is_driven_otherwise_is_another_series(path: Path) -> None:
         {"harness": "loadgen"},
         {"settings": {**base["settings"], "threads": 4}},
         {"model": {**base["model"], "name": "other.onnx"}},
+        {"model": {**base["model"], "signature": "6" * 16}},
     ]
-    same = [{"bundle": {**base["bundle"], "sha256": "d" * 64}}, {"versions": {"edgec": "9"}}]
+    same = [
+        {"model": {**base["model"], "sha256": "e" * 64}},
+        {"bundle": {**base["bundle"], "sha256": "d" * 64}},
+        {"versions": {"edgec": "9"}},
+    ]
     with History(path) as history:
         for more in ({}, *same, *others):
             history.add(page(**{"device": "pi", **more}))
@@ -82,7 +87,7 @@ def test_what_is_driven_otherwise_is_another_series(path: Path) -> None:
         {"cases": [{**page()["cases"][0], "p50": float("nan")}]},
         {"cases": [{**page()["cases"][0], "p95": -1.0}]},
         {"bundle": "m.edgec"},
-        {"model": {"name": "x" * 600, "sha256": ""}},
+        {"model": {"name": "x" * 600, "sha256": "", "signature": ""}},
         {"target": {"name": None, "stack": "", "arch": ""}},
         {"settings": []},
         {"device": 7},
