@@ -139,7 +139,7 @@ def _timing(case: Case, rounds: Sequence[Round], peak: float) -> Timing:
         p90=_quantile(calls, 0.9),
         p95=_quantile(calls, 0.95),
         p99=_quantile(calls, 0.99),
-        mean=statistics.mean(calls),
+        mean=sum(calls) / len(calls),
         low=calls[0],
         high=calls[-1],
         rounds=len(rounds),

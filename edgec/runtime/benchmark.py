@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
-import edgec
+from edgec import __version__
 from edgec.errors import InputError, ToolchainError
 from edgec.runtime import loadgen, npz, sensors
 from edgec.runtime.bench import Case, Timing, measure, ratio, unsteady
@@ -195,7 +195,7 @@ def _cpu() -> str:
 def _versions(packages: Sequence[str]) -> Dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"edgec": edgec.__version__, "python": sys.version.split()[0]}
+    found = {"edgec": __version__, "python": sys.version.split()[0]}
     for name in packages:
         found[name] = "unknown"
         for package in (name, *ALSO.get(name, ())):

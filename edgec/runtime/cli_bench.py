@@ -3,7 +3,7 @@
 import argparse
 import math
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 from edgec.errors import EdgecError, InputError
 from edgec.runtime.goals import MEASURED, RELATIVE, enforce, fail_if, total_power
@@ -108,7 +108,7 @@ def show(page: Dict[str, Any], tell: Callable[[str], None]) -> None:
         tell("attempts that were marked and left out: {}".format(spoilt))
 
 
-def _conditions(page: Dict[str, Any]) -> "list[str]":
+def _conditions(page: Dict[str, Any]) -> List[str]:
     load, found = page["load"], []
     if "other_cpus" in load:
         text = "other work {other_cpus:.2f} and hypervisor {stolen_cpus:.2f} of {cores} CPUs"
