@@ -54,7 +54,7 @@ def command(
     """Show each series of results, and where its level changed.
 
     A series is a model on a device, driven in one way. A change is told with its test: E-divisive
-    means over runs, by permutations; of fewer than 8 clean runs nothing is said. Marked runs are
+    means over runs, by permutations; of fewer than 10 clean runs nothing is said. Marked runs are
     shown and not judged.
     """
     from edgec.farm.export import export as write

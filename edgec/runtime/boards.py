@@ -17,7 +17,7 @@ PI_SINCE_BOOT = 16  # the same, as bits that stay until the next start
 PATIENCE = 5.0  # seconds that a program may take
 NO_SENSOR = -200.0  # a switched-off sensor says -256 C
 _TEMPERATURE = re.compile(r"(\w+)@(-?[0-9.]+)C\b")
-_POWER = re.compile(r"\b([A-Z]\w*) ([0-9]+)(?:mW)?/[0-9]+(?:mW)?(?= |$)")
+_POWER = re.compile(r"(?<!\S)([A-Z]\w*) ([0-9]+)(?:mW)?/[0-9]+(?:mW)?(?= |$)")
 _CLOCK = re.compile(r"\b(EMC|GR3D\d*|VIC)(?:_FREQ)? (?:([0-9]+)%)?@?\[?([0-9]+)?")
 _CORE = re.compile(r"([0-9]+)%@([0-9]+)")
 

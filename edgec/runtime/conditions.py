@@ -129,7 +129,7 @@ class Watch:
             joules += energies.get(key, 0.0) if joules < 0 else 0.0
             self._hear({"power_w/" + key.partition("/")[2]: joules / seconds})
         cores = cpus(self._root)
-        load = {"cores": cores}
+        load: Dict[str, float] = {"cores": cores}
         if "busy_s" in grown:
             load["other_cpus"] = round(max(0.0, grown["busy_s"] - own) / seconds, 3)
             load["own_cpus"] = round(own / seconds, 3)

@@ -93,6 +93,7 @@ def test_what_is_driven_otherwise_is_another_series(path: Path) -> None:
         {"device": 7},
         {"job": ["a"]},
         {"marks": "none"},
+        {"marks": [7]},
         {"label": "x" * (17 << 20)},
     ],
     ids=lambda wrong: next(iter(wrong)),
@@ -100,7 +101,7 @@ def test_what_is_driven_otherwise_is_another_series(path: Path) -> None:
 def test_what_is_no_result_is_refused(path: Path, wrong: dict[str, Any]) -> None:
     with History(path) as history:
         with pytest.raises(InputError, match="this is no result of edgec bench"):
-            history.add(page(**wrong))
+            history.add({**page(), **wrong})
         assert history.results() == []
 
 

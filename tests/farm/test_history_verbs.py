@@ -60,7 +60,7 @@ def test_a_regression_is_told_with_its_reason(path: Path, tmp_path: Path) -> Non
     assert change["after"] / change["before"] == pytest.approx(1.2, rel=0.02)
     assert "regression: p50 of m.onnx" in done.stderr
     assert "since run #13 of 2026-11-13T02:00:00Z, bundle ffffffffffff: E-divisive" in done.stderr
-    assert "not judged: 1 clean runs, 8 are needed" in done.stderr
+    assert "not judged: 1 clean runs, 10 are needed" in done.stderr
     assert len(table.read_text().splitlines()) == 26
     picture = ET.fromstring(plot.read_text())
     circles = picture.findall("{*}circle")
