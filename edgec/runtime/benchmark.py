@@ -90,7 +90,10 @@ def _attempt(
         )
     found: Dict[str, Any] = {
         "started": started,
-        "cases": [dict(one._asdict(), medians=list(one.medians)) for one in timings],
+        "cases": [
+            dict(one._asdict(), medians=list(one.medians), invalid=list(one.invalid))
+            for one in timings
+        ],
         "conditions": watch.page,
         "marks": [*watch.page["marks"], *_unsteady(timings)],
     }

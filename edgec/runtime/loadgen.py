@@ -20,7 +20,9 @@ from edgec.runtime.scenarios import SERVER_SHARE, Call, Load, Round
 
 LABEL = "measured with LoadGen, not an MLPerf submission"
 _SAMPLE = re.compile(r'"ph":"b".*"query_seq":(\d+),.*"complete_ns":(\d+)')
-_SLACK = 2.0  # queries that LoadGen makes up ahead, over those that should do
+_TRIES = 3  # calls that tell how long one takes
+_SLACK = 5.0  # queries that LoadGen makes up ahead, over those that should do; it stops in time
+_MORE = 1.2  # samples of its one query in Offline, which it does not stop
 _NO_BOUND = 10**15  # nanoseconds
 
 
@@ -42,9 +44,7 @@ def run(call: Call, load: Load, calls: int) -> Round:
     except ImportError as error:
         hint = "pip install mlcommons-loadgen (Linux on x86-64), or measure with --harness timer."
         raise ToolchainError("LoadGen cannot be used: {}".format(error), hint=hint) from error
-    begin = time.perf_counter()
-    call()
-    pace = time.perf_counter() - begin
+    pace = _pace(call)
     worker = _Sut(lg, call, threaded=load.scenario == "Server")
     sut = lg.ConstructSUT(worker.issue, lambda: None)
     samples = lg.ConstructQSL(1, 1, lambda _: None, lambda _: None)
@@ -74,11 +74,20 @@ def _settings(lg: Any, load: Load, calls: int, pace: float) -> Any:
     chosen.single_stream_expected_latency_ns = max(1, int(1e9 * pace / _SLACK))
     chosen.multi_stream_expected_latency_ns = max(1, int(1e9 * pace * load.samples / _SLACK))
     chosen.multi_stream_samples_per_query = load.samples
-    chosen.offline_expected_qps = _SLACK / max(pace, 1e-6)
+    chosen.offline_expected_qps = _MORE / max(pace, 1e-6)
     chosen.server_target_qps = load.qps or 1.0
     chosen.server_target_latency_ns = int(1e6 * load.bound_ms) or _NO_BOUND
     chosen.server_target_latency_percentile = SERVER_SHARE
     return chosen
+
+
+def _pace(call: Call) -> float:
+    times = []
+    for _ in range(_TRIES):
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return min(times)
 
 
 class _Sut:
