@@ -75,10 +75,11 @@ def load_policy(path: Path | None) -> Policy:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: {error}", hint="correct the policy file") from error
-    tables = (*KEYS, "names", "limits", "engines", "goals")
-    unknown = sorted(set(table) - set(tables))
+    unknown = sorted(set(table) - {*KEYS, "names", "limits", "engines", "goals"})
     if unknown:
-        raise _wrong(path, unknown[0], f"the tables are {', '.join(tables)}")
+        raise _wrong(
+            path, unknown[0], f"the tables are {', '.join(KEYS)}, names, limits, engines and goals"
+        )
     return Policy(
         parts=_overrides(path, table, "parts"),
         ops=_overrides(path, table, "ops"),

@@ -87,7 +87,7 @@ def test_both_harnesses_write_the_same_form(bundle: Path) -> None:
         assert page["harness"] == harness
         assert page["cases"][0]["samples"] == 6
         for part in (page, *page["attempts"]):
-            part["cases"][0].pop("invalid")
+            part["cases"][0].pop("invalid", None)
         forms.append(keys({**page, "marks": [], "attempts": len(page["attempts"])}))
     assert forms[0] == forms[1]
     assert page["label"] == "measured with LoadGen, not an MLPerf submission"
