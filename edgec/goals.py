@@ -49,7 +49,7 @@ def judge(
         verdict = goals.judge(goal, figure.value, figure.note)
         if goal.metric == BOUND and verdict.state == "missed" and verdict.value is not None:
             reason = f"labels alone can tell: it is {verdict.value:.3g} % at most, the share of "
-            reason += "answers that changed; edgec verify --metric judges with labels"
+            reason += "answers that changed; edgec verify --metric tells with labels"
             verdict = verdict._replace(state="not judged", value=None, reason=reason)
         elif figure.note and verdict.state != "not judged":
             verdict = verdict._replace(reason=figure.note)
@@ -65,7 +65,7 @@ def first_missed(report: Report) -> GoalMissed | None:
 def missed_of(bundle: Path) -> GoalMissed | None:
     """The same of a report that lies beside its bundle."""
     page = json.loads(report_path(bundle).read_text(encoding="utf-8"))
-    return _missed([Verdict(**one) for one in page["goals"]], bundle)
+    return _missed([Verdict(**one) for one in page.get("goals", ())], bundle)
 
 
 def _missed(verdicts: Iterable[Verdict], bundle: Path) -> GoalMissed | None:
