@@ -10,6 +10,8 @@ import click
 from edgec.cli import VERBS
 from edgec.cli.common import FILE
 
+MORE = "\nAnd --history FILE: keep the result; edgec farm history shows what is kept."
+
 
 @click.command(
     "bench",
@@ -23,10 +25,12 @@ def command(history: Path | None, arguments: tuple[str, ...]) -> int:
     """Hand everything to the runtime's command line; --history FILE keeps what comes of it."""
     from edgec.runtime.cli import main
 
-    if {"-h", "--help"} & set(arguments):
-        click.echo("besides: --history FILE keeps the result; edgec farm history shows it\n")
     if history is None:
-        return main(["bench", *arguments], program="edgec")
+        try:
+            return main(["bench", *arguments], program="edgec")
+        finally:
+            if {"-h", "--help"} & set(arguments):
+                click.echo(MORE)
     from edgec.farm.history import History, here
 
     with History(history) as file:
