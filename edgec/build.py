@@ -34,12 +34,13 @@ from edgec.prove import Judge, prove
 from edgec.recipe import DEFAULT, load_recipe
 from edgec.report import write_report
 from edgec.runtime.built import spares_of
+from edgec.runtime.conditions import Watch
 from edgec.runtime.goals import BUILT, parse
 from edgec.settle import Settled, choose, contenders, no_better, plainest, race, settle
 from edgec.target import HOST, load_target
 from edgec.timing import busy
 from edgec.trial import Prepared, Trial, Trials
-from edgec.types import Graph, Limits, Placement, Range, Report, Target
+from edgec.types import Contender, Graph, Limits, Placement, Range, Report, Target
 
 
 def _silent(_: str) -> None:
@@ -127,18 +128,19 @@ def build(job: Job) -> Report:
             found, tried = contenders(prepared, trials, data=with_data, say=say)
             say("timing whole models against FP32: " + ", ".join(one.name for one in found))
             feeds = found[0].trial.end.inputs
-            raced = race(found, job.model, runnable, feeds, threads)
+            raced, marks = _watched(lambda: race(found, job.model, runnable, feeds, threads))
             if reason := no_better(raced):
                 ran = any(one.speed is not None for one in raced)
                 best = choose(found, raced).plan if ran else prepared.plan
                 plain = plainest(prepared, best, reason, data=with_data)
                 found = [settle("float", plain, prepared, trials, data=with_data, say=say)]
-                tried, raced = [*tried, *raced], race(found, job.model, runnable, feeds, threads)
+                tried = [*tried, *raced]
+                raced, marks = _watched(lambda: race(found, job.model, runnable, feeds, threads))
             chosen, tried = choose(found, raced), [*raced, *tried]
         else:
             plan = prepared.plan
             chosen = settle("table", plan, prepared, trials, data=with_data, say=say)
-            tried = []
+            tried, marks = [], []
         say("packing")
         notes = pack(chosen, output, force=job.force, as_folder=output.suffix != ".edgec")
         spares = [path for artifact in chosen.trial.artifacts for path in artifact.spares.values()]
@@ -159,7 +161,8 @@ def build(job: Job) -> Report:
             chosen=chosen.name,
             notes=(*notes, *filter(None, [busy([one.speed for one in tried if one.speed])])),
         )
-        why = "" if measure else "--no-measure was given"
+        why = f"the machine was disturbed ({'; '.join(marks)})" if marks else ""
+        why = why if measure else "--no-measure was given"
         if not target.here:
             why = f"this machine is not the target {target.name}: edgec bench tells, on the device"
         goals += [*prepared.policy.goals, *of_target(target.goals)]
@@ -311,6 +314,13 @@ def _tuned(target: Target, wishes: Mapping[str, str]) -> Target:
         known = {key: value for key, value in wishes.items() if key in one.settings}
         tuned.append(replace(one, settings={**one.settings, **known}))
     return replace(target, runtimes=tuple(tuned))
+
+
+def _watched(measured: Callable[[], list[Contender]]) -> tuple[list[Contender], list[str]]:
+    """What was measured, and why it is not to be believed: empty where nothing disturbed it."""
+    with Watch() as watch:
+        found = measured()
+    return found, list(watch.page["marks"])
 
 
 def _files(trial: Trial) -> dict[str, Path | bytes]:

@@ -80,6 +80,7 @@ def _missed(verdicts: Iterable[Verdict], bundle: Path) -> GoalMissed | None:
 def line(verdict: Verdict) -> str:
     """A verdict as a line for people."""
     told = "" if verdict.value is None else f", {verdict.value:.4g}{verdict.unit}"
+    told = ", equal" if verdict.value == math.inf else told
     return f"goal {verdict.goal}: {verdict.state}{told}" + (
         f" ({verdict.reason})" if verdict.reason else ""
     )

@@ -158,4 +158,6 @@ def test_goals_that_are_met_or_open_miss_nothing(report: Report) -> None:
     found = [verdict("size<1GB", report), verdict("p95<1ms", report)]
     assert first_missed(replace(report, goals=tuple(found))) is None
     assert line(found[0]).startswith("goal size<1GB: met, ")
+    equal = verdict("sqnr>20dB", outputs(report, (float("inf"), 1.0, "none")))
+    assert line(equal) == "goal sqnr>20dB: met, equal"
     assert line(found[1]) == "goal p95<1ms: not judged (the bundle was not timed)"
