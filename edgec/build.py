@@ -22,6 +22,7 @@ from edgec.canonicalise import canonicalise
 from edgec.errors import InputError, ToolchainError, UnsupportedError
 from edgec.fit import fit, room
 from edgec.gather import Gathered, gather
+from edgec.goals import judge, of_target
 from edgec.load import load
 from edgec.manifest import manifest
 from edgec.needs import every_value, needs, union
@@ -33,11 +34,13 @@ from edgec.prove import Judge, canonical, lowering, prove
 from edgec.recipe import DEFAULT, load_recipe
 from edgec.report import write_report
 from edgec.runtime.built import spares_of
+from edgec.runtime.conditions import Watch
+from edgec.runtime.goals import BUILT, parse
 from edgec.settle import Settled, choose, contenders, no_better, plainest, race, settle
 from edgec.target import HOST, load_target
 from edgec.timing import busy
 from edgec.trial import Prepared, Trial, Trials
-from edgec.types import Graph, Limits, Placement, Range, Report, Target
+from edgec.types import Contender, Graph, Limits, Placement, Range, Report, Target
 
 
 def _silent(_: str) -> None:
@@ -48,10 +51,11 @@ def _silent(_: str) -> None:
 class Job:
     """One build, as the command line asks for it. `threads` 0: all cores of this machine.
 
-    `shapes`: bounds per dimension of named inputs. `limits`: instead of the policy's. `buckets`:
-    see `edgec.buckets.parse_wish`. `form`: onnx or ort, for engines of ONNX Runtime. `statistics`:
-    the file of a calibration, which is used, and grows by what is missing. `max_ram`, `native`,
-    `checkpoint`: see `edgec.calibrate.Means`. `say` hears of each stage.
+    `shapes`: bounds per dimension of named inputs. `limits`: instead of the policy's. `goals`: such
+    as "size<30MB", besides the policy's. `buckets`: see `edgec.buckets.parse_wish`. `form`: onnx or
+    ort, for engines of ONNX Runtime. `statistics`: the file of a calibration, which is used, and
+    grows by what is missing. `max_ram`, `native`, `checkpoint`: see `edgec.calibrate.Means`. `say`
+    hears of each stage.
     """
 
     model: Path
@@ -68,6 +72,7 @@ class Job:
     measure: bool = True
     threads: int = 0
     limits: Limits | None = None
+    goals: tuple[str, ...] = ()
     buckets: str = "auto"
     statistics: Path | None = None
     max_ram: int = 0
@@ -79,11 +84,13 @@ class Job:
 def build(job: Job) -> Report:
     """Compile `job.model` into a bundle, and a report beside it.
 
-    Raises the errors of `edgec.errors`. The bundle appears only when it is complete.
+    Raises the errors of `edgec.errors`. The bundle appears only when it is complete. A goal that is
+    missed stands in the report; `edgec.goals.first_missed` makes an error of it.
     """
     from edgec import sbom  # its library is large, and `plan` works without it
 
     output = _output(job)
+    goals = [parse(text, BUILT) for text in job.goals]
     if job.statistics is not None and job.data is None:
         raise InputError(
             "statistics are of no use without samples to verify on",
@@ -121,18 +128,19 @@ def build(job: Job) -> Report:
             found, tried = contenders(prepared, trials, data=with_data, say=say)
             say("timing whole models against FP32: " + ", ".join(one.name for one in found))
             feeds = found[0].trial.end.inputs
-            raced = race(found, job.model, runnable, feeds, threads)
+            raced, marks = _watched(lambda: race(found, job.model, runnable, feeds, threads))
             if reason := no_better(raced):
                 ran = any(one.speed is not None for one in raced)
                 best = choose(found, raced).plan if ran else prepared.plan
                 plain = plainest(prepared, best, reason, data=with_data)
                 found = [settle("float", plain, prepared, trials, data=with_data, say=say)]
-                tried, raced = [*tried, *raced], race(found, job.model, runnable, feeds, threads)
+                tried = [*tried, *raced]
+                raced, marks = _watched(lambda: race(found, job.model, runnable, feeds, threads))
             chosen, tried = choose(found, raced), [*raced, *tried]
         else:
             plan = prepared.plan
             chosen = settle("table", plan, prepared, trials, data=with_data, say=say)
-            tried = []
+            tried, marks = [], []
         say("packing")
         notes = pack(chosen, output, force=job.force, as_folder=output.suffix != ".edgec")
         spares = [path for artifact in chosen.trial.artifacts for path in artifact.spares.values()]
@@ -153,6 +161,13 @@ def build(job: Job) -> Report:
             chosen=chosen.name,
             notes=(*notes, *filter(None, [busy([one.speed for one in tried if one.speed])])),
         )
+        why = f"the machine was disturbed ({'; '.join(marks)})" if marks else ""
+        why = why if measure else "--no-measure was given"
+        if not target.here:
+            why = f"this machine is not the target {target.name}: edgec bench tells, on the device"
+        goals += [*prepared.policy.goals, *of_target(target.goals)]
+        verdicts = judge(goals, report, with_data=with_data, unmeasured=why)
+        report = replace(report, goals=tuple(verdicts))
         write_report(report)
         sbom.beside(output)
     return report
@@ -307,6 +322,13 @@ def _tuned(target: Target, wishes: Mapping[str, str]) -> Target:
         known = {key: value for key, value in wishes.items() if key in one.settings}
         tuned.append(replace(one, settings={**one.settings, **known}))
     return replace(target, runtimes=tuple(tuned))
+
+
+def _watched(measured: Callable[[], list[Contender]]) -> tuple[list[Contender], list[str]]:
+    """What was measured, and why it is not to be believed: empty where nothing disturbed it."""
+    with Watch() as watch:
+        found = measured()
+    return found, list(watch.page["marks"])
 
 
 def _files(trial: Trial) -> dict[str, Path | bytes]:

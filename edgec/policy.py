@@ -22,6 +22,8 @@ cosine = 0.97
 [engines]
 joining = "together"      # or "per-part"
 hint = "latency"          # or "throughput", for backends that know the difference
+[goals]                   # what the bundle is to reach: a comparison, a number and its unit
+size = "<30MB"
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ import onnx_ir as ir
 from edgec.calibrators import AUTO, methods
 from edgec.calibrators import CHOICES as METHODS
 from edgec.errors import InputError
+from edgec.runtime.goals import BUILT, Goal, parse
 from edgec.types import Hint, Joining, Limits, Method, Override, Part, Policy, RecoveryPlan, Scheme
 
 CHOICES = (
@@ -72,10 +75,10 @@ def load_policy(path: Path | None) -> Policy:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: {error}", hint="correct the policy file") from error
-    unknown = sorted(set(table) - {*KEYS, "names", "limits", "engines"})
+    unknown = sorted(set(table) - {*KEYS, "names", "limits", "engines", "goals"})
     if unknown:
         raise _wrong(
-            path, unknown[0], f"the tables are {', '.join(KEYS)}, names, limits and engines"
+            path, unknown[0], f"the tables are {', '.join(KEYS)}, names, limits, engines and goals"
         )
     return Policy(
         parts=_overrides(path, table, "parts"),
@@ -86,6 +89,7 @@ def load_policy(path: Path | None) -> Policy:
         limits=_limits(path, table.get("limits", {})),
         joining=Joining(_engine(path, table, "joining", list(Joining))),
         hint=Hint(_engine(path, table, "hint", list(Hint))),
+        goals=_goals(path, table.get("goals", {})),
         source=path.name,
     )
 
@@ -139,6 +143,18 @@ def _names(path: Path, row: Any) -> dict[str, str]:
     if len(set(row.values())) < len(row):
         raise _wrong(path, "names", "two parts cannot have one name")
     return dict(row)
+
+
+def _goals(path: Path, row: Any) -> tuple[Goal, ...]:
+    if not isinstance(row, dict):
+        raise _wrong(path, "goals", 'write [goals] and below it size = "<30MB"')
+    for key, text in row.items():
+        if not isinstance(text, str):
+            raise _wrong(path, f"goals.{key}", 'write a comparison, a number and a unit: "<30MB"')
+    try:
+        return tuple(parse(f"{key}{text}", BUILT) for key, text in row.items())
+    except InputError as error:
+        raise InputError(f"{path}: goals: {error.message}", hint=error.hint) from error
 
 
 def _overrides(path: Path, table: Mapping[str, Any], name: str) -> tuple[Override, ...]:

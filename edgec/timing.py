@@ -12,7 +12,6 @@ from edgec.verify import PartFiles
 
 ROUNDS = 7
 MORE = 21  # where the first rounds leave open which model is the fastest
-BUSY = 0.25  # interquartile range of FP32's own rounds, over their median
 PART_MS = 60.0  # how long one round of a measurement takes, about
 MODEL_MS = 100.0
 
@@ -78,12 +77,11 @@ def undecided(gains: Sequence[bench.Ratio]) -> bool:
 def busy(speeds: Sequence[Speed]) -> str:
     """A warning where FP32 itself took now longer, now shorter: other work ran beside it."""
     for one in speeds:
-        rounds = sorted(one.float_form.medians)
-        half, quarter = len(rounds) // 2, len(rounds) // 4
-        if rounds[-1 - quarter] - rounds[quarter] > BUSY * rounds[half]:
+        if bench.unsteady(one.float_form):
+            low, high = min(one.float_form.medians), max(one.float_form.medians)
             return (
-                f"speed was measured on a busy machine, where FP32 took {rounds[0]:.3g} to "
-                f"{rounds[-1]:.3g} ms: build again on an idle one, which may choose otherwise"
+                f"speed was measured on a busy machine, where FP32 took {low:.3g} to {high:.3g} "
+                "ms: build again on an idle one, which may choose otherwise"
             )
     return ""
 

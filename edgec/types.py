@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgec.runtime.bench import Ratio, Timing
+    from edgec.runtime.goals import Goal, Verdict
     from edgec.runtime.tensorrt_layers import Layer
 
 Feeds = dict[str, np.ndarray]  # arrays by the name of the graph input
@@ -293,7 +294,8 @@ class Limits:
 class Policy:
     """What the user wants. The most specific override wins: node, then op type, then part.
 
-    `names`: what a part is called, by the name that it would have.
+    `names`: what a part is called, by the name that it would have; `goals`: what a build is to
+    reach.
     """
 
     parts: tuple[Override, ...] = ()
@@ -304,6 +306,7 @@ class Policy:
     limits: Limits = Limits()
     joining: Joining = Joining.TOGETHER
     hint: Hint = Hint.LATENCY
+    goals: tuple[Goal, ...] = ()
     source: str = "defaults"
 
 
@@ -774,7 +777,7 @@ class Report:
     """A build, told: the plan with its revisions, the checks, and where the bundle is.
 
     `sizes`: bytes of weights per built part; `gains`: what kept INT8 close to float; `effort`: of
-    calibration; `contenders`: the plans that were tried.
+    calibration; `contenders`: the plans that were tried; `goals`: what became of each goal.
     """
 
     bundle: Path
@@ -791,3 +794,4 @@ class Report:
     contenders: tuple[Contender, ...]
     chosen: str
     notes: tuple[str, ...]
+    goals: tuple[Verdict, ...] = ()

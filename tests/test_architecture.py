@@ -25,6 +25,7 @@ BACKENDS = {
     "onnxruntime_session.py": {"onnxruntime"},
     "openvino_session.py": {"openvino"},
     "device_memory.py": {"pycuda"},
+    "loadgen.py": {"mlperf_loadgen"},
 }
 MOST_LINES = 400
 LONGER = {"types.py"}  # all nouns stand in one file

@@ -102,7 +102,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
         (
             "[part.vision]\nscheme = 'float32'",
             "part",
-            "parts, ops, nodes, values, names, limits and engines",
+            "parts, ops, nodes, values, names, limits, engines and goals",
         ),
         ("parts = 3", "parts", 'write [parts."…"]'),
         ("[parts]\nvision = 'float32'", "parts.vision", PART_KEYS),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from html import escape
 
 import numpy as np
 
 from edgec.audit.convergence import STILL, Curve
+from edgec.svg import line, opening, polyline, text
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 60, 20, 46, 48
@@ -26,39 +26,26 @@ def svg(curve: Curve, title: str) -> str:
         return round(TOP + (1 - gap) * (HEIGHT - TOP - BOTTOM), 1)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-        f'height="{HEIGHT}" font-family="sans-serif" font-size="12">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-        f'<text x="{LEFT}" y="18" font-size="14">{escape(title)}</text>',
+        opening(WIDTH, HEIGHT),
+        text(LEFT, 18, title, size=14),
     ]
     for gap in np.arange(0, 1 + STEP / 2, STEP):
-        parts.append(_line(LEFT, y(gap), WIDTH - RIGHT, y(gap), "#ddd"))
-        parts.append(_text(LEFT - 6, y(gap) + 4, f"{gap:.0%}", "end"))
+        parts.append(line(LEFT, y(gap), WIDTH - RIGHT, y(gap), "#ddd"))
+        parts.append(text(LEFT - 6, y(gap) + 4, f"{gap:.0%}", "end"))
     for n in curve.points:
         if n == curve.samples or x(curve.samples) - x(n) > 24:
-            parts.append(_line(x(n), y(0), x(n), y(0) + 4, "#555"))
-            parts.append(_text(x(n), y(0) + 18, str(n), "middle"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, "samples", "middle"))
-    parts.append(_line(LEFT, y(STILL), WIDTH - RIGHT, y(STILL), "#777", dashed=True))
+            parts.append(line(x(n), y(0), x(n), y(0) + 4, "#555"))
+            parts.append(text(x(n), y(0) + 18, str(n), "middle"))
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, "samples", "middle"))
+    parts.append(line(LEFT, y(STILL), WIDTH - RIGHT, y(STILL), "#777", dashed=True))
     for row, (name, colour, label) in enumerate(LINES):
         gaps = getattr(curve, name)
         points = " ".join(f"{x(n)},{y(gap)}" for n, gap in enumerate(gaps, 1))
-        parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        )
+        parts.append(polyline(points, colour))
         at = WIDTH - 200
-        parts.append(_line(at, 14 + 15 * row, at + 20, 14 + 15 * row, colour))
-        parts.append(_text(at + 26, 18 + 15 * row, label, "start"))
+        parts.append(line(at, 14 + 15 * row, at + 20, 14 + 15 * row, colour))
+        parts.append(text(at + 26, 18 + 15 * row, label, "start"))
     if curve.enough:
-        parts.append(_line(x(curve.enough), y(0), x(curve.enough), y(1), "#777", dashed=True))
-        parts.append(_text(x(curve.enough) + 4, y(1) + 12, f"{curve.enough} are enough", "start"))
+        parts.append(line(x(curve.enough), y(0), x(curve.enough), y(1), "#777", dashed=True))
+        parts.append(text(x(curve.enough) + 4, y(1) + 12, f"{curve.enough} are enough", "start"))
     return "\n".join([*parts, "</svg>", ""])
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, *, dashed: bool = False) -> str:
-    dash = ' stroke-dasharray="4 3"' if dashed else ""
-    return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{colour}"{dash}/>'
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'

@@ -39,6 +39,14 @@ from edgec.cli.common import (
     help="Least SQNR of a part in dB; none switches all limits off. Default: 12.",
 )
 @click.option(
+    "--goal",
+    "goals",
+    multiple=True,
+    metavar="GOAL",
+    help="What the bundle is to reach, such as 'size<30MB' or 'p95<20ms'; else exit code 7, and "
+    "the bundle is kept. May be given several times.",
+)
+@click.option(
     "--statistics",
     type=FILE,
     help="A file of edgec calibrate: used, and extended by values that it lacks.",
@@ -71,6 +79,7 @@ def command(
         _inside(context, in_image)
         return
     from edgec.build import Job, build, to_stderr
+    from edgec.goals import first_missed
     from edgec.report import as_json
     from edgec.report.page import show
 
@@ -86,11 +95,14 @@ def command(
     report = build(job)
     show(report, json_file)
     write_json(json_file, as_json(report))
+    if missed := first_missed(report):
+        raise missed
 
 
 def _inside(context: click.Context, image: str) -> None:
     """The same command line in a container; the model and the data are mounted."""
     from edgec.errors import InputError
+    from edgec.goals import missed_of
     from edgec.image import inside, program
 
     given = context.params
@@ -109,6 +121,8 @@ def _inside(context: click.Context, image: str) -> None:
     options = inside.options_of(flags, given)
     options += [("--force", True)] * given["force"]
     click.echo(inside.build(program.find(), image, options, output), nl=False)
+    if missed := missed_of(output):
+        raise missed
 
 
 def _limits(text: str | None, policy: Path | None) -> Any:

@@ -39,10 +39,12 @@ class Program:
         mounts: Mapping[Path, str],
         user: str = "",
         writable: Sequence[Path] = (),
+        passing: Sequence[int] = (0,),
     ) -> str:
         """Run a command in a container without a network; what it printed on stdout.
 
         `mounts`: folders of this machine by their places inside, read-only but for `writable`.
+        `passing`: exit codes of the command that are no failure.
         """
         volumes = []
         for path, place in mounts.items():
@@ -50,22 +52,23 @@ class Program:
         if self.name != "buildah":
             line = [self.name, "run", "--rm", "--network", "none", *volumes, "--entrypoint", ""]
             line += ["--user", user] if user else []
-            return self._call([*line, image, *command])
+            return self._call([*line, image, *command], passing)
         container = self._call(["buildah", "from", "--pull-never", image]).strip()
         try:
             if user:
                 self._call(["buildah", "config", "--user", user, container])
-            return self._call(["buildah", "run", *volumes, container, "--", *command])
+            line = ["buildah", "run", *volumes, container, "--", *command]
+            return self._call(line, passing)
         finally:
             self._call(["buildah", "rm", container])
 
-    def _call(self, line: Sequence[str]) -> str:
+    def _call(self, line: Sequence[str], passing: Sequence[int] = (0,)) -> str:
         try:
             done = subprocess.run(line, capture_output=True, text=True, timeout=LIMIT)
         except subprocess.TimeoutExpired as error:
             message = f"{self.name} took more than {LIMIT:.0f} s"
             raise EmitError(message, hint="look at its network and disk") from error
-        if done.returncode != 0:
+        if done.returncode not in passing:
             message = f"{' '.join(line[:2])} ended with exit code {done.returncode}"
             log = (done.stdout + done.stderr)[-4000:]
             raise EmitError(message, hint=f"the lines above are from {self.name}", log=log)

@@ -93,6 +93,13 @@ def as_json(report: Report) -> dict[str, Any]:
             for one in report.contenders
         ],
         "notes": list(report.notes),
+        "goals": [
+            {
+                **one._asdict(),
+                "value": one.value if one.value is not None and math.isfinite(one.value) else None,
+            }
+            for one in report.goals
+        ],
     }
 
 

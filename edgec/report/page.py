@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgec.cli.common import Page, megabytes
+from edgec.goals import line
 from edgec.report import finite, report_path
 from edgec.revise import worst
 from edgec.types import Comparison, Gain, Report
@@ -58,6 +59,8 @@ def show(report: Report, json_file: str | None) -> None:
         )
     for note in report.notes:
         out.line(f"note: {note}")
+    for verdict in report.goals:
+        out.line(line(verdict))
     int8 = sum(artifact.optimised.int8 for artifact in report.artifacts)
     total = int8 + sum(artifact.optimised.float for artifact in report.artifacts)
     unseen = [one.engine for one in report.artifacts if one.build and not one.layers]

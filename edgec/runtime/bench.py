@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from edgec.errors import EdgecError, InputError
 from edgec.runtime import npz
+from edgec.runtime.scenarios import ONE_BY_ONE, Load, Round
 
 _CHILD = "import sys; sys.path.insert(0, sys.argv.pop(1)); from edgec.runtime.case import main; "
 _CHILD += "sys.exit(main(sys.argv[1:]))"
@@ -26,6 +27,7 @@ _CHILD += "sys.exit(main(sys.argv[1:]))"
 _ROOT = str(Path(os.path.abspath(__file__)).parents[2])
 Settings = Mapping[str, Any]
 _NO_SETTINGS: Settings = MappingProxyType({})
+UNSTEADY = 0.25  # interquartile range of the rounds' medians, over their median
 
 
 class Case(NamedTuple):
@@ -42,22 +44,28 @@ class Case(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """One case over all rounds, milliseconds per call. `medians` holds one for each round.
+    """One case over all rounds, milliseconds per query. `medians` holds one for each round.
 
-    `peak_mb` is the process's largest resident memory, in 10**6 bytes, loading included.
+    `per_second`: samples; `peak_mb`: the process's largest resident memory, in 10**6 bytes, loading
+    included; `invalid`: why rounds are not accepted by what drove them, one text for each.
     """
 
     label: str
     p50: float
+    p90: float
     p95: float
     p99: float
+    mean: float
     low: float
     high: float
     rounds: int
+    queries: int
+    samples: int
     per_second: float
     peak_mb: float
     threads: Optional[int]
     medians: Tuple[float, ...]
+    invalid: Tuple[str, ...] = ()
 
 
 class Ratio(NamedTuple):
@@ -76,8 +84,11 @@ def measure(
     warmup: int = 3,
     calls_per_round: int = 10,
     timeout: float = 600.0,
+    load: Load = ONE_BY_ONE,
 ) -> List[Timing]:
     """Time every case on the same inputs. `timeout`: seconds for loading, and for each round.
+
+    `load`: the scenario of a round; `warmup` calls come one after the other before the first.
 
     Raises the case's own error (InputError, ToolchainError), or InputError where a case crashed
     or took too long. No process outlives the call.
@@ -85,7 +96,7 @@ def measure(
     if not cases or min(rounds, calls_per_round) < 1 or warmup < 0:
         raise InputError("nothing to measure", hint="Ask for at least 1 case, round and call.")
     children: List[_Child] = []
-    times: List[List[List[float]]] = [[] for _ in cases]
+    done: List[List[Round]] = [[] for _ in cases]
     with tempfile.TemporaryDirectory(prefix="edgec-bench-") as folder:
         try:
             npz.write(Path(folder) / "inputs.npz", inputs)
@@ -94,16 +105,16 @@ def measure(
                 children[-1].receive("ready")
             for child in children:
                 if warmup:
-                    child.ask(warmup)
+                    child.ask(warmup, ONE_BY_ONE)
             for turn in range(rounds):
                 order = range(len(children))
                 for index in order if turn % 2 == 0 else reversed(order):
-                    times[index].append(children[index].ask(calls_per_round))
+                    done[index].append(children[index].ask(calls_per_round, load))
             peaks = [child.finish() for child in children]
         finally:
             for child in children:
                 child.kill()
-    return [_timing(case, t, peak) for case, t, peak in zip(cases, times, peaks)]
+    return [_timing(case, one, peak) for case, one, peak in zip(cases, done, peaks)]
 
 
 def ratio(case: Timing, base: Timing) -> Ratio:
@@ -112,20 +123,33 @@ def ratio(case: Timing, base: Timing) -> Ratio:
     return Ratio(statistics.median(pairs), _quantile(pairs, 0.25), _quantile(pairs, 0.75))
 
 
-def _timing(case: Case, rounds: Sequence[Sequence[float]], peak: float) -> Timing:
-    calls = sorted(ms for one in rounds for ms in one)
+def unsteady(timing: Timing) -> bool:
+    """Whether the case took now longer, now shorter: other work ran beside it, or clocks moved."""
+    rounds = sorted(timing.medians)
+    half, quarter = len(rounds) // 2, len(rounds) // 4
+    return rounds[-1 - quarter] - rounds[quarter] > UNSTEADY * rounds[half]
+
+
+def _timing(case: Case, rounds: Sequence[Round], peak: float) -> Timing:
+    calls = sorted(ms for one in rounds for ms in one.ms)
+    samples = sum(one.samples for one in rounds)
     return Timing(
         label=case.label,
         p50=statistics.median(calls),
+        p90=_quantile(calls, 0.9),
         p95=_quantile(calls, 0.95),
         p99=_quantile(calls, 0.99),
+        mean=sum(calls) / len(calls),
         low=calls[0],
         high=calls[-1],
         rounds=len(rounds),
-        per_second=1e3 * len(calls) / sum(calls),
+        queries=len(calls),
+        samples=samples,
+        per_second=samples / sum(one.seconds for one in rounds),
         peak_mb=peak,
         threads=case.threads,
-        medians=tuple(statistics.median(one) for one in rounds),
+        medians=tuple(statistics.median(one.ms) for one in rounds),
+        invalid=tuple(one.invalid for one in rounds if one.invalid),
     )
 
 
@@ -158,14 +182,13 @@ class _Child:
                 start_new_session=True,  # an interrupt is the parent's to handle
             )
 
-    def ask(self, calls: int) -> List[float]:
-        """Let the case run; milliseconds of each call."""
+    def ask(self, calls: int, load: Load) -> Round:
+        """Let the case run: a round of at least so many calls."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # `receive` finds out why
-            self._process.stdin.write(json.dumps({"calls": calls}) + "\n")
+            self._process.stdin.write(json.dumps({"calls": calls, "load": load}) + "\n")
             self._process.stdin.flush()
-        times: List[float] = self.receive("ms")
-        return times
+        return Round(*self.receive("round"))
 
     def finish(self) -> float:
         """End the case; its peak memory in MB."""

@@ -1,18 +1,19 @@
 """The child of `bench`: one case in its own process, told what to do over stdin.
 
-Protocol, JSON lines. The parent sends {"calls": n, "timed": bool}; the child answers with
-{"ms": [..]}. The first answer, after loading, is {"ready": true, "threads": ..}. At the end of
-stdin the child sends {"peak_mb": ..} and leaves; so it never outlives its parent.
+Protocol, JSON lines. The parent sends {"calls": n}, or {"load": .., "calls": n} for a scenario's
+round; the child answers with {"round": [ms, samples, seconds, invalid]}. The first answer, after
+loading, is {"ready": true}. At the end of stdin the child sends {"peak_mb": ..} and leaves; so it
+never outlives its parent.
 """
 
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
 from edgec.errors import EdgecError
+from edgec.runtime import loadgen, scenarios
 
 ENGINES = (".onnx", ".xml", ".ort")
 
@@ -26,7 +27,10 @@ def main(arguments: List[str]) -> int:
         call = _open(case, inputs)
         _send(answers, {"ready": True})
         for line in iter(sys.stdin.readline, ""):
-            _send(answers, {"ms": _measure(call, json.loads(line)["calls"])})
+            asked = json.loads(line)
+            load = scenarios.Load(*asked.get("load", ()))
+            harness = loadgen if load.harness == "loadgen" else scenarios
+            _send(answers, {"round": harness.run(call, load, asked["calls"])})
         _send(answers, {"peak_mb": peak_mb()})
     except EdgecError as error:
         _send(answers, {"error": error.message, "hint": error.hint, "code": error.exit_code})
@@ -48,15 +52,6 @@ def _open(case: Dict[str, Any], inputs: Path) -> Callable[[], object]:
         return lambda: session.run(feeds)
     model = load(path, threads, settings)
     return lambda: model.run(feeds)
-
-
-def _measure(call: Callable[[], object], calls: int) -> List[float]:
-    times = []
-    for _ in range(calls):
-        begin = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - begin) * 1e3)
-    return times
 
 
 def peak_mb() -> float:

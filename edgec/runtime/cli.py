@@ -6,9 +6,10 @@ import math
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from edgec.errors import EdgecError, GoalMissed, InputError, InternalError
+from edgec.runtime import cli_bench
 
 EPILOGUE = "Exit codes: 3 input, 4 unsupported, 5 something to install, 7 outside the tolerance."
 
@@ -17,13 +18,19 @@ def main(
     arguments: Optional[List[str]] = None,
     bundle: Optional[str] = None,
     program: str = "python3 -m edgec.runtime",
+    keep: Optional[Callable[[Dict[str, Any]], None]] = None,
 ) -> int:
-    """Run a verb and return the exit code. `bundle`: where a bundle runs itself, its own path."""
+    """Run a verb and return the exit code. `bundle`: where a bundle runs itself, its own path.
+
+    `keep` gets what `--json` writes, as well.
+    """
     options = _parser(bundle, program).parse_args(arguments)
     try:
         result: Dict[str, Any] = options.verb(options)
         missed = result.pop("_missed", None)
         _write_json(options.json, result)
+        if keep is not None:
+            keep(_plain(result))
         if missed is not None:
             raise missed
     except EdgecError as error:
@@ -67,11 +74,7 @@ def _parser(bundle: Optional[str], program: str) -> argparse.ArgumentParser:
     run.set_defaults(refuse=run.error)
     run.add_argument("--outputs", type=Path, metavar="FILE.npz", help="where the outputs go")
     bench = add("bench", _bench, "Measure latency; each case has a process of its own.")
-    bench.add_argument("--inputs", type=Path, metavar="FILE.npz", help="default: the golden inputs")
-    bench.add_argument("--against", type=Path, metavar="MODEL", help="an .onnx file or a bundle")
-    bench.add_argument("--rounds", type=_count, default=7, metavar="N")
-    bench.add_argument("--calls", type=_count, default=10, metavar="N", help="for each round")
-    bench.add_argument("--warmup", type=_count, default=5, metavar="N", help="calls")
+    cli_bench.add_options(bench, _count)
     add("verify", _verify, "Check the bundle's files, then its results on the golden inputs.")
     finish = add(
         "finish", _finish, "Build on this device what can only be built here, then verify."
@@ -146,38 +149,7 @@ def _prepared(options: argparse.Namespace, bundle: Any) -> Dict[str, Any]:
 
 
 def _bench(options: argparse.Namespace) -> Dict[str, Any]:
-    from edgec.runtime import npz
-    from edgec.runtime.bench import Case, measure, ratio
-    from edgec.runtime.bundle import Bundle
-
-    with Bundle(options.bundle) as bundle:
-        golden = bundle.arrays(bundle.manifest["golden"]["inputs"])
-    feeds = npz.read(options.inputs, str(options.inputs)) if options.inputs else golden
-    cases = [Case("bundle", Path(options.bundle), options.threads)]
-    if options.against is not None:
-        if not options.against.exists():
-            raise InputError("{} does not exist".format(options.against), hint="Give a model.")
-        cases.append(Case(options.against.name, options.against, options.threads))
-    timings = measure(
-        cases, feeds, rounds=options.rounds, warmup=options.warmup, calls_per_round=options.calls
-    )
-    line = "{:<24} {:>9.3f} {:>9.3f} {:>9.3f} {:>9.3f} {:>9.3f} {:>9.1f} {:>8.0f}"
-    heads = ("p50 ms", "p95 ms", "p99 ms", "min ms", "max ms", "calls/s", "peak MB")
-    _tell(options, "{:<24} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8}".format("", *heads))
-    for t in timings:
-        numbers = (t.p50, t.p95, t.p99, t.low, t.high, t.per_second, t.peak_mb)
-        _tell(options, line.format(t.label[:24], *numbers))
-    result: Dict[str, Any] = {"cases": [t._asdict() for t in timings]}
-    if len(timings) == 2:
-        compared = ratio(timings[0], timings[1])
-        result["ratio"] = compared._asdict()
-        _tell(
-            options,
-            "bundle takes {:.3f} of {}'s time (quartiles {:.3f} to {:.3f}, {} rounds)".format(
-                compared.median, timings[1].label, compared.low, compared.high, options.rounds
-            ),
-        )
-    return result
+    return cli_bench.run(options, lambda line: _tell(options, line))
 
 
 def _verify(options: argparse.Namespace) -> Dict[str, Any]:

@@ -48,7 +48,7 @@ def probe(module: str) -> Device:
     except EdgecError as error:
         missing = error.message
     capability, driver = _cuda()
-    return Device(platform.machine(), _board(), capability, driver, version, missing)
+    return Device(platform.machine(), board(), capability, driver, version, missing)
 
 
 def name(device: Device) -> str:
@@ -97,7 +97,8 @@ def as_json(device: Device) -> Dict[str, str]:
     return dict(device._asdict())
 
 
-def _board() -> str:
+def board() -> str:
+    """The board, as the device tree or the firmware names it."""
     for path in ("/proc/device-tree/model", "/sys/class/dmi/id/product_name"):
         try:
             text = Path(path).read_bytes().decode("utf-8", "replace").strip("\0 \n")

@@ -16,6 +16,7 @@ import pytest
 from edgec.errors import InputError, ToolchainError
 from edgec.runtime import bench
 from edgec.runtime.bench import Case, measure, ratio
+from edgec.runtime.scenarios import Load, Round
 
 
 @pytest.fixture
@@ -49,10 +50,10 @@ def test_two_cases(
     order: list[tuple[str, int]] = []
     ask = bench._Child.ask
 
-    def spy(self: Any, calls: int) -> list[float]:
+    def spy(self: Any, calls: int, load: Load) -> Round:
         assert not any(process.returncode is not None for process in started)
         order.append((self._label, calls))
-        return ask(self, calls)
+        return ask(self, calls, load)
 
     monkeypatch.setattr(bench._Child, "ask", spy)
     timings = measure(two_cases, bundles.feeds(), rounds=3, warmup=2, calls_per_round=4)
@@ -80,7 +81,8 @@ def test_the_childs_own_peak_is_reported(two_cases: list[Case]) -> None:
 
 def test_ratio_pairs_rounds() -> None:
     def timing(*medians: float) -> bench.Timing:
-        return bench.Timing("", 0, 0, 0, 0, 0, len(medians), 0, 0, None, medians)
+        named = dict.fromkeys(bench.Timing._fields, 0)
+        return bench.Timing(**{**named, "medians": medians})  # type: ignore[arg-type]
 
     compared = ratio(timing(2, 20, 200, 2000, 30000), timing(1, 10, 100, 1000, 10000))
     assert (compared.median, compared.low, compared.high) == (2, 2, 2)
@@ -99,10 +101,10 @@ def test_a_killed_case_is_reported(
 ) -> None:
     ask = bench._Child.ask
 
-    def kill_the_second(self: Any, calls: int) -> list[float]:
+    def kill_the_second(self: Any, calls: int, load: Load) -> Round:
         if calls == 5:
             os.kill(started[1].pid, signal.SIGKILL)
-        return ask(self, calls)
+        return ask(self, calls, load)
 
     monkeypatch.setattr(bench._Child, "ask", kill_the_second)
     with pytest.raises(InputError, match="case 'original' failed: signal SIGKILL"):
@@ -137,7 +139,7 @@ def test_a_case_that_takes_too_long(two_cases: list[Case], started: list[Any]) -
 def test_an_interrupt_ends_the_cases(
     two_cases: list[Case], started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(self: Any, calls: int) -> list[float]:
+    def interrupt(self: Any, calls: int, load: Load) -> Round:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(bench._Child, "ask", interrupt)
