@@ -23,7 +23,7 @@ from edgec.graphs import (
     weight,
 )
 from edgec.policy import match, recovery_plan
-from edgec.possible import in_float, possible
+from edgec.possible import custom, in_float, possible
 from edgec.route import Routes, allowed, likely
 from edgec.types import (
     Decision,
@@ -119,6 +119,7 @@ def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bo
             if verdict[0] is Scheme.INT8_STATIC and not _joins_int8(node, decisions, runtime):
                 why = "its inputs are float: INT8 would only add conversions"
                 verdict = (runtime.precision, why, "Q/DQ placement")
+        verdict = custom(node, runtime) or verdict
         scheme, reason, evidence = in_float(node, verdict, runtime, version)
         decisions[name] = Decision(
             node=name,

@@ -12,6 +12,7 @@ from edgec.able import picky, written_out
 from edgec.errors import UnsupportedError
 from edgec.expand import expand
 from edgec.graphs import opset
+from edgec.kernels.reference import write_out
 from edgec.sink import sink
 from edgec.types import Runtime
 
@@ -19,10 +20,13 @@ OLDEST_IR = 8  # the first with what onnx_ir writes; an older one gains no reade
 
 
 def lower(model: ir.Model, runtime: Runtime) -> ir.Model:
-    """Write out ops that the runtime lacks, cap the opset and take the lowest IR version, in place.
+    """Write out custom ops without a kernel here and ops that the runtime lacks, in place.
+
+    The opset is capped, and the IR version the lowest that will do.
 
     Raises UnsupportedError where the opset cannot sink.
     """
+    write_out(model, runtime.natives)
     _write_out(model, runtime)
     if opset(model) > runtime.max_opset:
         before = opset(model)

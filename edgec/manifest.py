@@ -21,6 +21,7 @@ from edgec.types import (
     Comparison,
     Decision,
     Gain,
+    KernelChoice,
     Ladder,
     Part,
     Plan,
@@ -107,6 +108,7 @@ def manifest(
             "methods": {part: str(one.method) for part, one in trial.recovery.items()},
             "recovery": [recovered(one) for one in trial.gains],
         },
+        **({"kernels": custom_ops} if (custom_ops := kernels(prepared.kernels)) else {}),
         **({"recipe": RECIPE} if RECIPE in samples.recipe.files else {}),
         "golden": {
             "inputs": "golden/inputs.npz",
@@ -192,6 +194,14 @@ def rewrite(one: Rewrite) -> dict[str, Any]:
     """A rewrite as JSON values; what proves it, or why and where it was switched off."""
     more = {"evidence": one.evidence, "failure": one.failure, "nodes": list(one.nodes)}
     return {"rule": one.rule, "count": one.count, **{key: v for key, v in more.items() if v}}
+
+
+def kernels(choices: Sequence[KernelChoice]) -> list[dict[str, Any]]:
+    """What computes custom ops, as JSON values."""
+    return [
+        {"op": one.op, "runtime": one.runtime, "native": one.native, "reason": one.reason}
+        for one in choices
+    ]
 
 
 def _where(one: Rewrite) -> str:

@@ -20,6 +20,7 @@ from edgec.extents import extents
 from edgec.gather import Gathered
 from edgec.graphs import extract, save, weight_bytes
 from edgec.join import join
+from edgec.kernels.marks import op
 from edgec.lower import lower
 from edgec.moments import Stored, second_moments
 from edgec.needs import union
@@ -33,6 +34,7 @@ from edgec.types import (
     Engine,
     Gain,
     Graph,
+    KernelChoice,
     Part,
     Plan,
     Policy,
@@ -51,7 +53,8 @@ SHRINKAGE = 0.01  # of moments of few vectors
 class Prepared:
     """What the first stages make of a job, before any backend is needed.
 
-    `notes`: what the user should know of the choice of runtimes.
+    `notes`: what the user should know of the choice of runtimes. `kernels`: what computes the
+    custom ops of the model.
     """
 
     graph: Graph
@@ -61,6 +64,7 @@ class Prepared:
     policy: Policy
     inputs: tuple[data.Input, ...]
     notes: tuple[str, ...] = ()
+    kernels: tuple[KernelChoice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,11 @@ class Trials:
             model = quantize(
                 joined.source, plan.decisions, known, recovered, joined.runtime, self._moments
             )
-            engine = replace(joined, model=lower(model, joined.runtime), extents=self._extents)
+            plugged = None
+            if joined.runtime.backend == "tensorrt" and any(map(op, model.graph)):
+                plugged = lower(model.clone(), joined.runtime)
+            plain = lower(model, replace(joined.runtime, natives={}) if plugged else joined.runtime)
+            engine = replace(joined, model=plain, extents=self._extents, plugged=plugged)
             self._say(f"emitting engine {engine.name} for {engine.runtime.name}")
             try:
                 artifacts.append(self._emit_one(engine, plan, folder))

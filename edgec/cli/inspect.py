@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.cli.common import FILE, Page, json_option, parse_shapes, stack_option, write_json
+from edgec.cli.common import (
+    FILE,
+    Page,
+    json_option,
+    kernels_option,
+    parse_shapes,
+    stack_option,
+    write_json,
+)
 from edgec.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,6 +50,7 @@ MOST_NODES = 3  # names in a line of the table; JSON has all
     default=True,
     help="Ask the backend that is installed for every node, or trust the table.",
 )
+@kernels_option
 @json_option
 def command(
     model: Path,
@@ -52,6 +61,7 @@ def command(
     save_node: Path | None,
     every: bool,
     ask: bool,
+    kernels: Path | None,
     json_file: str | None,
 ) -> None:
     """Show the parts of MODEL.onnx: sizes, work, what crosses between them, what they are made of.
@@ -60,6 +70,7 @@ def command(
     in INT8, with the reason and its evidence. Nothing is built.
     """
     from edgec.inspection import inspect
+    from edgec.kernels import find
     from edgec.load import load
     from edgec.target import load_target
 
@@ -69,7 +80,7 @@ def command(
             hint="give --target, with host for this machine",
         )
     found_target = None if target is None else load_target(target, stack)
-    found = inspect(load(model), parse_shapes(shapes), found_target, ask=ask)
+    found = inspect(load(model, find(kernels)), parse_shapes(shapes), found_target, ask=ask)
     out = Page(json_file)
     _show(out, found)
     if html is not None:

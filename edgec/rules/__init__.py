@@ -30,7 +30,9 @@ from edgec.rules import (
     fused_products,
     gelu,
     group_norm,
+    group_norm_silu,
     identity,
+    kernel_references,
     known_sizes,
     layer_norm,
     nan_guards,
@@ -64,6 +66,7 @@ CANONICAL = tuple(
     for module in (
         functions,
         opset,
+        kernel_references,
         constant_of_shape,
         constants,
         known_sizes,
@@ -88,5 +91,6 @@ CANONICAL = tuple(
         attention_keys,
         identity,
         types,
+        group_norm_silu,
     )
 )

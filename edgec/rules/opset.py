@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnxscript import version_converter
 
 from edgec.errors import UnsupportedError
+from edgec.kernels.marks import aside
 
 NAME = "lift-opset"
 WHOLE = True
@@ -23,7 +24,8 @@ def apply(model: ir.Model) -> int:
     if before >= LIFTED:
         return 0
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    version_converter.convert_version(model, LIFTED, fallback=True)
+    with aside(model):
+        version_converter.convert_version(model, LIFTED, fallback=True)
     if model.opset_imports.get("", 1) != LIFTED:
         raise UnsupportedError(
             f"the model's opset {before} could not be lifted to {LIFTED}",

@@ -5,7 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from edgec.kernels.reference import type_outputs
+
 NAME = "infer-types"
+MOST_ROUNDS = 64  # one for each custom op behind another of which ONNX infers nothing
 WHOLE = True
 
 
@@ -13,7 +16,10 @@ def apply(model: ir.Model) -> int:
     """Infer missing types and shapes; returns how many values gained a type."""
     common.NameFixPass()(model)
     missing = _untyped(model)
-    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    for _ in range(MOST_ROUNDS):
+        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+        if not type_outputs(model):
+            break
     return len(missing) - len(_untyped(model))
 
 
