@@ -20,6 +20,7 @@ from edgec.canonicalise import rewrite
 from edgec.errors import UnsupportedError
 from edgec.expand import expand
 from edgec.graphs import opset
+from edgec.kernels import reference
 from edgec.rules import Rule
 from edgec.sink import sink
 from edgec.types import Rewrite, Runtime
@@ -28,7 +29,9 @@ OLDEST_IR = 8  # the first with what onnx_ir writes; an older one gains no reade
 
 
 def lower(model: ir.Model, runtime: Runtime, off: Sequence[Rewrite] = ()) -> ir.Model:
-    """Write out ops that the runtime lacks, cap the opset and take the lowest IR version.
+    """Write out custom ops without a kernel here and ops that the runtime lacks.
+
+    The opset is capped, and the IR version the lowest that will do.
 
     `model` is not changed. `off`: lowerings that were found to fail. Raises UnsupportedError where
     the opset cannot sink.
@@ -63,7 +66,9 @@ def lowered(
 def lowerings(runtime: Runtime) -> tuple[Rule, ...]:
     """The rules that bring a model to a runtime, in their order."""
     write_out = partial(_write_out, runtime=runtime)
+    references = partial(_write_references, runtime=runtime)
     return (
+        Rule("custom-ops", "a custom op without a kernel -> its reference", references, whole=True),
         Rule("write-out", "an op that the runtime lacks, or has wrong -> simpler ones", write_out),
         Rule(
             "sink-opset",
@@ -72,6 +77,10 @@ def lowerings(runtime: Runtime) -> tuple[Rule, ...]:
             whole=True,
         ),
     )
+
+
+def _write_references(model: ir.Model, runtime: Runtime) -> int:
+    return reference.write_out(model, runtime.natives)
 
 
 def _sink(model: ir.Model, runtime: Runtime) -> int:

@@ -32,7 +32,8 @@ TIMER = "measured with a plain timer in MLPerf's scenarios, not an MLPerf submis
 
 class Wish(NamedTuple):
     """What to measure and how. `repeat`: further attempts where a run is marked, `pause` seconds
-    apart; the other fields are those of `bench.measure`.
+    apart; `native_code`: whether a bundle's native kernels may run; the other fields are those of
+    `bench.measure`.
     """
 
     bundle: Path
@@ -45,6 +46,7 @@ class Wish(NamedTuple):
     load: Load = ONE_BY_ONE
     repeat: int = 2
     pause: float = 2.0
+    native_code: bool = False
 
 
 def benchmark(wish: Wish, tell: Callable[[str], None]) -> Dict[str, Any]:
@@ -57,11 +59,12 @@ def benchmark(wish: Wish, tell: Callable[[str], None]) -> Dict[str, Any]:
         page = _about(wish, bundle, load)
         golden = bundle.arrays(bundle.manifest["golden"]["inputs"])
     feeds = npz.read(wish.inputs, str(wish.inputs)) if wish.inputs else golden
-    cases = [Case("bundle", wish.bundle, wish.threads)]
+    cases = [Case("bundle", wish.bundle, wish.threads, native_code=wish.native_code)]
     if wish.against is not None:
         if not wish.against.exists():
             raise InputError("{} does not exist".format(wish.against), hint="Give a model.")
-        cases.append(Case(wish.against.name, wish.against, wish.threads))
+        name, other = wish.against.name, wish.against
+        cases.append(Case(name, other, wish.threads, native_code=wish.native_code))
     attempts: List[Dict[str, Any]] = []
     while True:
         attempts.append(_attempt(wish, load, cases, feeds))

@@ -58,6 +58,14 @@ def _parser(bundle: Optional[str], program: str) -> argparse.ArgumentParser:
             sub.add_argument("bundle", metavar="BUNDLE", help="a .edgec file or its folder")
         sub.add_argument("--threads", type=_count, metavar="N", help="0: the backend's choice")
         sub.add_argument("--json", metavar="FILE", help="write the result as JSON; - for stdout")
+        if bundle is None:
+            sub.add_argument(
+                "--native-code",
+                action="store_true",
+                help="run native kernels that the bundle holds: code of whoever made it",
+            )
+        else:
+            sub.set_defaults(native_code=True)  # this very program comes from the bundle
         sub.set_defaults(verb=verb, **({} if bundle is None else {"bundle": bundle}))
         return sub
 
@@ -115,7 +123,7 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
         options.refuse("give --inputs, --golden, or what the recipe reads: --image, --text, …")
     if len(dict(options.item)) < len(options.item):
         options.refuse("--item: the same name twice")
-    with load(options.bundle, options.threads) as model:
+    with load(options.bundle, options.threads, native_code=options.native_code) as model:
         if options.golden:
             feeds = model.golden_inputs()
         elif options.inputs is not None:
@@ -155,7 +163,7 @@ def _bench(options: argparse.Namespace) -> Dict[str, Any]:
 def _verify(options: argparse.Namespace) -> Dict[str, Any]:
     from edgec.runtime.model import load
 
-    with load(options.bundle, options.threads) as model:
+    with load(options.bundle, options.threads, native_code=options.native_code) as model:
         test = model.self_test()
     for check in test.outputs:
         line = "{}: max abs error {:.3g} (limit {:.3g}), cosine {:.6f}: {}".format(
@@ -192,6 +200,7 @@ def _finish(options: argparse.Namespace) -> Dict[str, Any]:
         memory=options.max_mb * 10**6,
         calibrate=str(options.calibrate.absolute()) if options.calibrate else "",
         threads=options.threads,
+        native_code=options.native_code,
     )
     page = finish(options.bundle, wishes, lambda line: _tell(options, line))
     timings = page["timings"]

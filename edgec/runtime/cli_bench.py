@@ -68,6 +68,7 @@ def run(options: argparse.Namespace, tell: Callable[[str], None]) -> Dict[str, A
         load=load,
         repeat=options.repeat,
         pause=options.pause,
+        native_code=options.native_code,
     )
     page = benchmark(wish, tell)
     show(page, tell)
