@@ -25,6 +25,7 @@ VERBS = {
     "info": "Tell what a bundle is made of.",
     "targets": "List the targets, or show one.",
     "image": "Write or build container images for a target.",
+    "farm": "Benchmark, verify and finish on many devices.",
     "demo": "Build and compare a real two-tower model on this machine.",
 }
 EPILOGUE = (

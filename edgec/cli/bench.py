@@ -1,6 +1,6 @@
-"""`edgec bench`: the runtime's own verb."""
+"""`edgec bench`: the runtime's own verb, here or on the devices of a farm."""
 
 from edgec.cli import VERBS
 from edgec.cli.device import forward
 
-command = forward("bench", VERBS["bench"])
+command = forward("bench", VERBS["bench"], farm=True)

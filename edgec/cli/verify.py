@@ -6,11 +6,12 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgec.cli.common import FILE, Page, json_option, threads_option, write_json
+from edgec.cli.farm_options import farm_options, send
 from edgec.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ Intervals: paired percentile bootstrap over samples, 2000 times; map 500 times.
 )
 @click.option("--labels", type=FILE, help="What the samples are, see below.")
 @threads_option
+@farm_options
 @json_option
 def command(
     bundle: Path,
@@ -75,6 +77,7 @@ def command(
     labels: Path | None,
     threads: int,
     json_file: str | None,
+    **given: Any,
 ) -> int:
     """Check BUNDLE's files and its results on the golden inputs.
 
@@ -88,10 +91,18 @@ def command(
                 "--data, --metric and --labels compare with a model",
                 hint="give --against MODEL.onnx",
             )
+        if given["farm"]:
+            words = ["--threads", str(threads)] if threads else []
+            return send("verify", bundle, words, json_file, given)
         from edgec.runtime.cli import main
 
         arguments = ["verify", str(bundle), "--threads", str(threads)]
         return main(arguments + (["--json", json_file] if json_file else []), program="edgec")
+    if given["farm"]:
+        raise InputError(
+            "a device checks a bundle on its golden data, and has no source model",
+            hint="leave --against out, or --farm",
+        )
     if data is None:
         raise InputError("nothing to compare on", hint="give --data FOLDER")
     if labels and not wanted:
