@@ -35,6 +35,8 @@ def version(names):
         except importlib.metadata.PackageNotFoundError:
             pass
 import numpy
+if not os.access(sys.executable, os.X_OK):  # setpriv could, with what was left of root's rights
+    sys.exit("{} is out of its reach".format(sys.executable))
 found = {name: version(names) for name, names in json.loads(sys.argv[1]).items()}
 print(json.dumps({"python": platform.python_version(), "arch": platform.machine(),
     "packages": dict({n: v for n, v in found.items() if v}, numpy=numpy.__version__)}))
