@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgec.cli.farm_options import farm_options
+from edgec.cli.farm_options import farm_options, need_farm
 
 
 def forward(verb: str, about: str, *, farm: bool = False) -> click.Command:
@@ -21,6 +21,8 @@ def forward(verb: str, about: str, *, farm: bool = False) -> click.Command:
     def command(arguments: tuple[str, ...], **given: Any) -> int:
         if given.get("farm"):
             return _send(verb, list(arguments), given)
+        if farm:
+            need_farm()
         from edgec.runtime.cli import main
 
         if farm and ("-h" in arguments or "--help" in arguments):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from edgec.cli.common import FILE, Page, write_json
 
@@ -65,7 +66,12 @@ def farm_options(function: Command) -> Command:
     return function
 
 
-FARM_ONLY = ("on", "priority", "limit", "wait", "certs")
+def need_farm() -> None:
+    """Options of a farm without one are a mistake: nothing is measured here instead."""
+    context = click.get_current_context()
+    for name in ("on", "priority", "limit", "wait"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} is for a farm: give --farm URL")
 
 
 def reached(farm: str, certs: Path | None) -> Address:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgec.cli.common import FILE, Page, json_option, threads_option, write_json
-from edgec.cli.farm_options import farm_options, send
+from edgec.cli.farm_options import farm_options, need_farm, send
 from edgec.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def command(
         if given["farm"]:
             words = ["--threads", str(threads)] if threads else []
             return send("verify", bundle, words, json_file, given)
+        need_farm()
         from edgec.runtime.cli import main
 
         arguments = ["verify", str(bundle), "--threads", str(threads)]

@@ -17,7 +17,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from distributed import Client, Future, Scheduler, SchedulerPlugin
+from distributed import Client, Future, Scheduler, SchedulerPlugin, wait
+from distributed.client import FuturesCancelledError
 from tornado.ioloop import PeriodicCallback
 
 from edgec.errors import InputError
@@ -164,16 +165,16 @@ class Dispatcher(SchedulerPlugin):  # type: ignore[misc]  # Dask's classes have 
 
     async def _follow(self, job: Job, future: Future) -> None:
         """Until Dask's task has ended; the outcome itself came from the device, by `deliver`."""
-        try:
-            await future
-        except asyncio.CancelledError:
+        with contextlib.suppress(FuturesCancelledError):
+            await wait([future])  # not for its value: that would be fetched from the device
+        if future.status == "cancelled":
             return
-        except Exception as error:  # whatever a device of another version raises
+        if future.status == "error":  # whatever a device of another version raises
+            error = await future.exception()
             self._ledger.start(job.id, "?")
             self.broke(job.id, "?", f"{type(error).__name__}: {error}"[:300])
-        finally:
-            if self._futures.get(job.id) is future:
-                del self._futures[job.id]
+        if self._futures.get(job.id) is future:
+            del self._futures[job.id]
         if not self._ledger.is_open(job.id):
             self._tries.pop(job.id, None)
         elif not self._ledger.running(job.id):

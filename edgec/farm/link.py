@@ -115,14 +115,15 @@ def address(url: str, certs: Path | None) -> Address:
     )
 
 
-def knock(to: Address) -> None:
+def knock(to: Address, seconds: float = SECONDS) -> None:
     """Connect once, for the message: Dask tries again for half a minute and says less.
 
-    ToolchainError: nobody listens. InputError: one side refuses the other's certificate.
+    ToolchainError: nobody listens. InputError: one side refuses the other's certificate, or waits
+    for TLS and hears none.
     """
     context = to.context()
     try:
-        with socket.create_connection((to.host, to.port), timeout=SECONDS) as plain:
+        with socket.create_connection((to.host, to.port), timeout=seconds) as plain:
             if context is None:
                 _greeted(plain, to)
                 return
@@ -148,11 +149,15 @@ def knock(to: Address) -> None:
 
 def _greeted(line: socket.socket, to: Address) -> None:
     """Dask's listener speaks first; with TLS 1.3 a refusal also comes only now."""
-    if not line.recv(1):
-        raise InputError(
-            f"{to.url} closed the line without a word",
-            hint="it may want mutual TLS: write tls:// and give --certs",
-        )
+    try:
+        if line.recv(1):
+            return
+    except TimeoutError:
+        pass
+    raise InputError(
+        f"{to.url} listens and does not greet",
+        hint="it may want mutual TLS: write tls:// and give --certs; or it is frozen",
+    )
 
 
 ERRORS = {kind.__name__: kind for kind in EdgecError.__subclasses__() if kind is not EdgecError}

@@ -7,8 +7,9 @@ and whoever reads can tell whether the content is what was sent.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,7 +17,7 @@ from uuid import uuid4
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from edgec.errors import InputError, ToolchainError
+from edgec.errors import EdgecError, InputError, ToolchainError
 from edgec.farm.types import Blob
 
 THROUGH = "farm:"  # the store that the scheduler keeps
@@ -60,25 +61,41 @@ class Store:
         """Bring a file, unless it is there. False: it was. InputError: nobody may write there."""
         place = self._place(what)
         try:
-            if self._fs.exists(place) and self._fs.size(place) == what.size:
-                return False
-            if self._root:
-                self._fs.makedirs(self._root, exist_ok=True)
-            partial = place if not self._root else f"{place}.{uuid4().hex}{PARTIAL}"
-            self._fs.put_file(str(path), partial)
-            if partial != place:
-                self._fs.mv(partial, place)
-        except (OSError, NotImplementedError) as error:
+            with self._line():
+                return self._put(path, place, what.size)
+        except OSError as error:
             raise InputError(
-                f"{what.name} cannot be put into the store {self.url}: {error or 'read only'}",
+                f"{what.name} cannot be put into the store {self.url}: {error}",
                 hint=f"put it there yourself, as {what.sha256}",
             ) from error
-        return True
 
     def read(self, what: Blob, start: int, end: int) -> bytes:
         """Some bytes of a file. OSError: broken line, or no such file."""
-        found: bytes = self._fs.cat_file(self._place(what), start=start, end=end)
-        return found
+        with self._line():
+            found: bytes = self._fs.cat_file(self._place(what), start=start, end=end)
+            return found
+
+    def _put(self, path: Path, place: str, size: int) -> bool:
+        if self._fs.exists(place) and self._fs.size(place) == size:
+            return False
+        if self.url == THROUGH:
+            self._fs.put_file(str(path), place)
+            return True
+        partial = f"{place}.{uuid4().hex}{PARTIAL}"
+        self._fs.makedirs(self._root, exist_ok=True)
+        self._fs.put_file(str(path), partial)
+        self._fs.mv(partial, place)
+        return True
+
+    @contextlib.contextmanager
+    def _line(self) -> Iterator[None]:
+        """Each protocol's library has errors of its own; all of them mean a broken line."""
+        try:
+            yield
+        except (OSError, EdgecError):
+            raise
+        except Exception as error:
+            raise OSError(f"{type(error).__name__}: {error}") from error
 
     def _place(self, what: Blob) -> str:
         return self._root + what.sha256

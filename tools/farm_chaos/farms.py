@@ -22,6 +22,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import edgec
+
+NOBODY = 65534
+ROOT = Path(edgec.__file__).parents[1]
 WRAPPER = """#!/bin/sh
 # {name}: begin TIME PID, and OVERLAP where another job of this device is alive
 case "$1" in *.edgec)
@@ -34,7 +38,8 @@ PYTHONPATH='{path}' exec {python} "$@"
 
 
 class Farm:
-    """`devices`: the target of each, by name. `joining`: more options of `farm join`, by name."""
+    """`devices`: the target of each, by name. `options`: of `farm up`. `unprivileged`: devices run
+    as the user of their jobs, which may then end them."""
 
     def __init__(
         self,
@@ -42,12 +47,12 @@ class Farm:
         *,
         options: tuple[str, ...] = (),
         certs: Path | None = None,
-        joining: Mapping[str, tuple[str, ...]] | None = None,
+        unprivileged: bool = False,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="edgec-farm-"))
         self.folder.chmod(0o755)  # jobs run as another user
         self.devices, self.certs = dict(devices), certs
-        self._options, self._joining = options, joining or {}
+        self._options, self._unprivileged = options, unprivileged
         self.port = free_port()
         self.url = f"{'tls' if certs else 'tcp'}://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -74,7 +79,7 @@ class Farm:
         """Start a device."""
         line = ["join", self.url, "--name", name, "--target", self.devices[name]]
         line += ["--folder", str(self.folder / name), "--lock", str(self.folder / f"{name}.lock")]
-        line += ["--python", str(self._python[name]), *self._joining.get(name, ())]
+        line += ["--python", str(self._python[name])]
         self._start(name, [*line, *self._certified(name)])
 
     def all_up(self) -> None:
@@ -133,10 +138,20 @@ class Farm:
         return ["--certs", str(self.certs / name)] if self.certs else []
 
     def _start(self, name: str, words: list[str]) -> None:
+        line, environment = [sys.executable], dict(os.environ)
+        if self._unprivileged and name in self.devices and os.geteuid() == 0:
+            python, packages = job_python()
+            line = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python]
+            environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), packages])
+            (self.folder / name).mkdir(exist_ok=True)
+            os.chown(self.folder / name, NOBODY, NOBODY)
+            lock = self.folder / f"{name}.lock"
+            lock.touch()
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "edgec", "farm", *words],
+                [*line, "-m", "edgec", "farm", *words],
                 cwd=self.folder,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -160,7 +175,7 @@ def job_python() -> tuple[str, str]:
     and PYTHONPATH."""
     packages = os.pathsep.join(site.getsitepackages())
     system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-    drop = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    drop = ["setpriv", f"--reuid={NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
     for python in (sys.executable, system):
         line = [*drop, "/bin/sh", "-c", 'exec "$0" -c "import numpy, onnxruntime"', python]
         environment = {"PYTHONPATH": packages, "PATH": os.defpath}

@@ -1,0 +1,295 @@
+"""A farm with two devices, as users meet it: every way in which a job can end, with its message."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import bundles
+import pytest
+from conftest import Acting, good
+from farms import Farm, until
+
+from edgec.cli.farm_options import verdict_code
+from edgec.farm import submit as module
+from edgec.farm.link import Farm as Line
+from edgec.farm.link import address
+from edgec.farm.submit import Request
+from edgec.farm.types import Blob, Verb
+
+OWN = 65534  # nobody
+
+
+def edgec(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, as from another shell."""
+    line = [sys.executable, "-m", "edgec", *map(str, words)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def submit(farm: Farm, verb: str, bundle: Path, on: str = "", **wanted: Any) -> str:
+    """The id of a job that goes on without us."""
+
+    async def work() -> str:
+        async with Line(address(farm.url, None)) as line:
+            targets = (on,) if on else ()
+            return (await module.submit(line, [Request(Verb(verb), bundle, targets, **wanted)]))[0]
+
+    return asyncio.run(work())
+
+
+def result(farm: Farm, job: str, code: int = 0) -> dict[str, Any]:
+    """The outcome of a job's only row, when it has one, and that it means this exit code."""
+    rows = asyncio.run(module.wait(address(farm.url, None), job, lambda _: None))
+    assert verdict_code(rows) == code
+    (row,) = rows
+    outcome: dict[str, Any] = row["outcome"]
+    return outcome
+
+
+def state(farm: Farm, job: str) -> str:
+    rows = farm.query("SELECT device FROM attempts WHERE job = ? AND ended IS NULL", f"{job}.1")
+    return "running" if rows else "waiting"
+
+
+def test_devices_say_what_they_are(farm: Farm) -> None:
+    rows = json.loads(edgec("farm", "devices", "--farm", farm.url, "--json", "-").stdout)
+    assert [row["device"]["name"] for row in rows] == ["pi", "rock"]
+    for row in rows:
+        device = row["device"]
+        assert device["target"] in device["runs"]
+        assert "generic" in device["runs"]
+        assert device["stack"]
+        assert not device["here"], "it is announced, and this machine is something else"
+        assert {"arch", "cpu", "memory_gb", "clocks", "board", "packages"} <= set(device["facts"])
+        assert {"numpy", "onnxruntime"} <= set(device["facts"]["packages"])
+    shown = edgec("farm", "devices", "--farm", farm.url).stdout
+    assert "raspberry-pi-5 (announced)" in shown
+    assert "idle" in shown
+
+
+def test_one_table_from_two_targets_and_later_by_its_id(farm: Farm, bundle: Path) -> None:
+    words = ("--rounds", "1", "--calls", "2", "--warmup", "1")
+    done = edgec("bench", bundle, "--farm", farm.url, "--on", "raspberry-pi-5,rock", *words)
+    job = done.stderr.split()[1].rstrip(";")
+    assert f"{job}.1" in done.stdout
+    assert f"{job}.2" in done.stdout
+    again = edgec("farm", "result", job, "--farm", farm.url, "--json", "-")
+    first, second = json.loads(again.stdout)
+    assert (first["job"]["on"], first["device"]) == ("raspberry-pi-5", "pi")
+    assert (second["job"]["on"], second["device"]) == ("rock", "rock")
+    for row in (first, second):
+        assert row["outcome"]["verdict"] == "ok"
+        (case,) = row["outcome"]["result"]["cases"]
+        assert case["rounds"] == 1, "arguments reached the bundle"
+        assert f"{case['p50']:.3f}" in done.stdout
+        assert row["outcome"]["ended"] > row["outcome"]["began"] > 0
+    assert job in edgec("farm", "jobs", "--farm", farm.url).stdout
+
+
+def test_verify_without_waiting(farm: Farm, bundle: Path) -> None:
+    done = edgec("verify", bundle, "--farm", farm.url, "--on", "pi", "--no-wait")
+    (job,) = done.stdout.splitlines()
+    assert result(farm, job)["result"]["passed"]
+
+
+def test_finish_where_nothing_has_to_be_built(farm: Farm, bundle: Path) -> None:
+    outcome = result(farm, submit(farm, "finish", bundle, "rock"))
+    assert not outcome["result"]["built"]
+    assert outcome["result"]["passed"]
+
+
+def test_what_a_job_may_and_may_not(farm: Farm, acting: Acting) -> None:
+    code = """
+from pathlib import Path
+status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+here = Path(sys.argv[0]).parent
+def may(path):
+    try:
+        Path(path).write_text("x")
+        return True
+    except OSError:
+        return False
+answer(uid=os.geteuid(), cwd=os.getcwd(), home=os.environ["HOME"], new=status["NoNewPrivs"].strip(),
+    own=may("own"), built=may(here / "built" / "x"), beside=may(here / "x"),
+    bundle=may(sys.argv[0]), outbox=may(here.parent.parent / "outbox" / "x"),
+    secret="EDGEC_SECRET" in os.environ, groups=os.getgroups())
+"""
+    found = result(farm, submit(farm, "verify", acting(code), "pi"))["result"]
+    assert found["cwd"] == found["home"]
+    assert Path(found["cwd"]).parent == farm.folder / "pi" / "jobs"
+    assert not Path(found["cwd"]).exists(), "it is gone when the job has ended"
+    assert found["new"] == "1"
+    assert not found["secret"]
+    assert (found["own"], found["built"]) == (True, True)
+    if os.geteuid() == 0:
+        assert found["uid"] == OWN
+        assert set(found["groups"]) <= {OWN}
+        assert not any(found[what] for what in ("beside", "bundle", "outbox"))
+
+
+def test_a_result_that_is_a_link_is_none(farm: Farm, acting: Acting) -> None:
+    code = 'os.symlink("/proc/self/environ", sys.argv[sys.argv.index("--json") + 1])'
+    outcome = result(farm, submit(farm, "verify", acting(code), "pi"), code=6)
+    assert (outcome["verdict"], outcome["reason"]) == ("failed", "it wrote no result")
+
+
+def test_a_job_that_fails_tells_its_last_words(farm: Farm, acting: Acting) -> None:
+    bundle = acting('print("error: the moon is full"); sys.exit(4)')
+    job = submit(farm, "verify", bundle, "pi")
+    outcome = result(farm, job, code=4)
+    assert (outcome["verdict"], outcome["exit_code"]) == ("failed", 4)
+    assert outcome["reason"] == "the moon is full"
+    shown = edgec("farm", "result", job, "--farm", farm.url, code=4)
+    assert "the moon is full" in shown.stdout
+
+
+def test_a_job_that_crashes_is_no_dead_device(farm: Farm, acting: Acting) -> None:
+    bundle = acting("os.kill(os.getpid(), 11)")
+    outcome = result(farm, submit(farm, "verify", bundle, "pi"), code=6)
+    assert outcome["verdict"] == "failed"
+    assert "signal 11" in outcome["reason"]
+    assert "pi" in farm.here()
+
+
+def test_a_job_that_holds_its_interpreter_ends_at_its_limit(farm: Farm, acting: Acting) -> None:
+    bundle = acting("import signal; signal.signal(15, signal.SIG_IGN)\nwhile True: pass")
+    job = submit(farm, "verify", bundle, "pi", seconds=1.0)
+    outcome = result(farm, job, code=6)
+    assert outcome["verdict"] == "timeout"
+    assert "within 1 s" in outcome["reason"]
+    assert "pi" in farm.here()
+
+
+def test_files_that_arguments_name_travel(farm: Farm, acting: Acting, tmp_path: Path) -> None:
+    (tmp_path / "with space.npz").write_bytes(b"content")
+    code = 'place = sys.argv.index("--inputs")\nanswer(read=open(sys.argv[place + 1]).read())'
+    words = ("--inputs", str(tmp_path / "with space.npz"))
+    outcome = result(farm, submit(farm, "bench", acting(code), "rock", arguments=words))
+    assert outcome["result"] == {"read": "content"}
+
+
+def test_priorities_and_cancelling(farm: Farm, acting: Acting, bundle: Path) -> None:
+    place = farm.folder / "oracle" / "pi"  # where a job may look
+    code = f"while not os.path.exists({str(place / 'go')!r}): time.sleep(0.05)\nanswer(went=True)"
+    first = submit(farm, "verify", acting(code, "first"), "pi")
+    until(lambda: state(farm, first) == "running", "the first job runs")
+    low = submit(farm, "verify", bundle, "pi")
+    high = submit(farm, "verify", bundle, "pi", priority=5)
+    waiting = submit(farm, "verify", bundle, "pi")
+    said = edgec("farm", "cancel", waiting, "--farm", farm.url).stdout
+    assert f"{waiting}.1" in said
+    (place / "go").touch()
+    assert result(farm, first)["result"]["went"]
+    began = [result(farm, job)["began"] for job in (high, low)]
+    assert began == sorted(began)
+    assert result(farm, waiting, code=6)["verdict"] == "cancelled"
+    assert farm.query("SELECT * FROM attempts WHERE job = ?", f"{waiting}.1") == []
+    (place / "go").unlink()
+    running = submit(farm, "verify", acting(code, "running"), "pi")
+    until(lambda: state(farm, running) == "running", "the job to be cancelled runs")
+    edgec("farm", "cancel", running, "--farm", farm.url)
+    assert result(farm, running, code=6)["verdict"] == "cancelled"
+    until(lambda: state(farm, running) == "waiting", "the device has ended it")
+    assert result(farm, submit(farm, "verify", bundle, "pi"))["verdict"] == "ok"
+    again = edgec("farm", "cancel", running, "--farm", farm.url).stdout
+    assert "nothing" in again
+
+
+def test_a_target_that_no_device_offers(farm: Farm, bundle: Path) -> None:
+    done = edgec("bench", bundle, "--farm", farm.url, "--on", "jetson-orin", code=3)
+    assert "no device of this farm is or offers 'jetson-orin'" in done.stderr
+    assert "targets that it has: raspberry-pi-5, rk3588; devices: pi, rock" in done.stderr
+
+
+def test_a_bundle_for_another_device(farm: Farm, tmp_path: Path) -> None:
+    bundle = good(tmp_path / "orin.edgec", "jetson-orin")
+    done = edgec("bench", bundle, "--farm", farm.url, "--on", "rk3588", code=3)
+    assert "orin.edgec is for jetson-orin, which rk3588 does not run" in done.stderr
+
+
+def test_the_device_itself_refuses_a_bundle_for_another(
+    farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that lies of the bundle's target."""
+    bundle = good(tmp_path / "orin.edgec", "jetson-orin")
+
+    def lying(path: Path) -> tuple[Blob, Blob | None, str]:
+        return module.blob(path), None, "generic"
+
+    monkeypatch.setattr(module, "_read", lying)
+    outcome = result(farm, submit(farm, "verify", bundle, "rk3588"), code=3)
+    assert outcome["verdict"] == "refused"
+    assert outcome["reason"] == "orin.edgec is for jetson-orin; rock is rk3588"
+
+
+def test_a_bundle_that_was_changed_before(farm: Farm, bundle: Path, tmp_path: Path) -> None:
+    def change(_: dict[str, Any], files: bundles.Files) -> None:
+        files["engines/one.onnx"] += b"x"
+
+    shutil.copy(bundle, tmp_path / "changed.edgec")
+    changed = bundles.edit(tmp_path / "changed.edgec", change)
+    done = edgec("bench", changed, "--farm", farm.url, "--on", "rock", code=3)
+    assert "engines/one.onnx has" in done.stderr
+    assert "the manifest says" in done.stderr
+
+
+def test_a_bundle_that_was_changed_in_the_store(farm: Farm, tmp_path: Path) -> None:
+    bundle = good(tmp_path / "a.edgec", "rk3588")
+    assert result(farm, submit(farm, "verify", bundle))["device"] == "rock", "its own target"
+    (what,) = farm.query("SELECT body FROM jobs ORDER BY rowid DESC LIMIT 1")
+    digest = json.loads(what["body"])["bundle"]["sha256"]
+    stored = farm.folder / "up/store" / digest
+    data = bytearray(stored.read_bytes())
+    data[len(data) // 2] ^= 1
+    stored.write_bytes(data)
+    shutil.rmtree(farm.folder / "rock" / "cache" / digest)
+    outcome = result(farm, submit(farm, "verify", bundle), code=3)
+    assert outcome["verdict"] == "refused"
+    assert "a.edgec was changed on its way or in the store" in outcome["reason"]
+    assert digest in outcome["reason"]
+
+
+def test_a_bundle_that_was_changed_on_the_device(farm: Farm, bundle: Path) -> None:
+    for cached in (farm.folder / "rock" / "cache").glob("*/model.edgec"):
+        cached.write_bytes(b"changed")
+    outcome = result(farm, submit(farm, "verify", bundle, "rock"))
+    assert outcome["result"]["passed"], "it was fetched again"
+
+
+def test_an_unknown_job(farm: Farm) -> None:
+    done = edgec("farm", "result", "nonsense", "--farm", farm.url, code=3)
+    assert "knows no job 'nonsense'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["bench", "--farm", "URL"], "give the bundle"),
+        (["bench", "x.edgec", "--farm", "URL"], "No such file"),
+        (["finish", "BUNDLE", "--farm", "URL", "--calibrate", "x"], "does not travel"),
+        (["verify", "BUNDLE", "--farm", "URL", "--against", "m", "--data", "d"], "golden data"),
+        (["bench", "BUNDLE", "--on", "pi"], "--farm"),
+    ],
+)
+def test_what_cannot_be_sent(farm: Farm, bundle: Path, words: list[str], told: str) -> None:
+    given = [{"URL": farm.url, "BUNDLE": str(bundle)}.get(word, word) for word in words]
+    done = subprocess.run(
+        [sys.executable, "-m", "edgec", *given], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode in (2, 3), done.stderr
+    assert told in done.stderr
+
+
+def test_help_knows_the_farm() -> None:
+    for verb in ("bench", "verify", "finish"):
+        shown = edgec(verb, "--help").stdout
+        for option in ("--farm", "--priority", "--limit", "--wait", "--certs", "--threads"):
+            assert option in shown, (verb, option)
