@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgec.errors import EdgecError, InputError
+from edgec.errors import InputError
 from edgec.farm import types
 from edgec.farm.cache import Cache
 from edgec.farm.lock import alone
@@ -48,6 +48,7 @@ class Agent:
         self._outbox.mkdir(parents=True, exist_ok=True)
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._cancelled: dict[str, asyncio.Event] = {}
+        self._ready = asyncio.Event()  # the scheduler knows who is here and what runs
         self._call: Call | None = None
         self._store: Store | None = None
 
@@ -56,14 +57,17 @@ class Agent:
         self._call, self._store = call, store
         kept = [path.stem for path in self._outbox.glob("*.json")]
         await call("register", device=asdict(self.device), running=[*self._jobs, *kept])
+        self._ready.set()
         await self.hand_in()
 
     def disconnected(self) -> None:
         """The line is broken; what runs goes on."""
         self._call = None
+        self._ready.clear()
 
     async def perform(self, job: Job) -> None:
         """Do a job; where it is being done already, wait for that."""
+        await self._ready.wait()
         if job.id not in self._jobs:
             self._cancelled[job.id] = asyncio.Event()
             self._jobs[job.id] = asyncio.ensure_future(self._perform(job))
@@ -93,8 +97,8 @@ class Agent:
             outcome = Outcome(
                 job.id, Verdict.REFUSED, self.device.name, error.message, error.exit_code
             )
-        except (EdgecError, OSError) as error:  # this device's fault: another may do better
-            detail = getattr(error, "message", str(error))
+        except Exception as error:  # this device's fault, whatever it is: another may do better
+            detail = getattr(error, "message", f"{type(error).__name__}: {error}")
             if self._call is not None:
                 await self._call("broke", job=job.id, device=self.device.name, detail=detail)
             return

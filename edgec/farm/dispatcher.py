@@ -17,8 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from distributed import Client, Future, Scheduler, SchedulerPlugin, wait
-from distributed.client import FuturesCancelledError
+from distributed import Client, Future, Scheduler, SchedulerPlugin
 from tornado.ioloop import PeriodicCallback
 
 from edgec.errors import InputError
@@ -165,12 +164,10 @@ class Dispatcher(SchedulerPlugin):  # type: ignore[misc]  # Dask's classes have 
 
     async def _follow(self, job: Job, future: Future) -> None:
         """Until Dask's task has ended; the outcome itself came from the device, by `deliver`."""
-        with contextlib.suppress(FuturesCancelledError):
-            await wait([future])  # not for its value: that would be fetched from the device
+        error = await future.exception()  # not its value: that would be fetched from the device
         if future.status == "cancelled":
             return
-        if future.status == "error":  # whatever a device of another version raises
-            error = await future.exception()
+        if error is not None:  # whatever a device of another version raises
             self._ledger.start(job.id, "?")
             self.broke(job.id, "?", f"{type(error).__name__}: {error}"[:300])
         if self._futures.get(job.id) is future:

@@ -27,6 +27,7 @@ from edgec.machine import machine
 from edgec.target import fitting, load_target
 
 AGAIN = 0.5  # seconds between two tries to reach the scheduler
+HAND_IN = 5.0  # seconds between two tries to hand in what could not be
 Say = Callable[[str], None]
 # Nothing that samples the process while a job is measured.
 SETTINGS = {
@@ -113,6 +114,9 @@ async def _connected(to: Address, agent: devices.Agent, folder: Path, say: Say) 
             store = Store((await call("info"))["store"], wait_for)
             await agent.connected(call, store)
             say(f"{device.name} is {device.target} ({device.stack}) at {to.url}")
-            await worker.finished()
+            ended = asyncio.ensure_future(worker.finished())
+            while not ended.done():
+                await asyncio.wait({ended}, timeout=HAND_IN)
+                await agent.hand_in()
     finally:
         agent.disconnected()

@@ -204,10 +204,15 @@ def main() -> int:
     parser.add_argument("bundle", type=Path, help="a bundle that every machine takes: generic")
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--limit", type=float, default=1800.0, metavar="SECONDS")
+    parser.add_argument("--limit", type=float, default=3600.0, metavar="SECONDS")
+    parser.add_argument(
+        "--pace", type=float, default=1.5, metavar="SECONDS", help="between faults, up to thrice it"
+    )
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    figures = run(options.bundle, options.jobs, options.seed, (1.0, 4.0), options.limit)
+    figures = run(
+        options.bundle, options.jobs, options.seed, (options.pace, 3 * options.pace), options.limit
+    )
     print("\n".join(figures.lines()))
     return 1 if figures.wrong else 0
 

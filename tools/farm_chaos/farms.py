@@ -186,7 +186,7 @@ def job_python() -> tuple[str, str]:
     raise RuntimeError(f"neither {sys.executable} nor {system} runs as an unprivileged user")
 
 
-def until(true: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+def until(true: Callable[[], Any], what: str, seconds: float = 180.0) -> Any:
     """Wait for something to become true. TimeoutError: it does not."""
     for _ in waiting(seconds):
         if found := true():
