@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         lacking = ToolchainError(
             f"this verb needs the package {missing!r}, which is not installed",
-            hint='pip install "edgec[compile]"; for the demo, "edgec[demo]"',
+            hint='pip install "edgec[compile]"; for the demo "edgec[demo]", a farm "edgec[farm]"',
         )
         _fail(f"error: {lacking}", lacking.exit_code)
     except BrokenPipeError:

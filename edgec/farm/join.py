@@ -20,7 +20,7 @@ from distributed import Worker
 from edgec import __version__
 from edgec.errors import ToolchainError
 from edgec.farm import device as devices
-from edgec.farm.link import Address, answer, is_loopback, knock
+from edgec.farm.link import Address, ask, is_loopback, knock
 from edgec.farm.store import Store
 from edgec.farm.types import ALONE, Device, device_key, target_key
 from edgec.machine import machine
@@ -75,14 +75,23 @@ async def join(to: Address, agent: devices.Agent, folder: Path, say: Say) -> Non
         while True:
             try:
                 await asyncio.to_thread(knock, to)
-                await _connected(to, agent, folder, say)
-                why = f"the line to {to.url} is broken"
-            except (ToolchainError, OSError, ValueError) as error:
-                why = getattr(error, "message", str(error))
+            except ToolchainError as error:
+                why = error.message
+            else:
+                why = await _until_it_breaks(to, agent, folder, say)
             if why != told:
                 say(f"{why}; trying again")
             told = why
             await asyncio.sleep(AGAIN)
+
+
+async def _until_it_breaks(to: Address, agent: devices.Agent, folder: Path, say: Say) -> str:
+    """Why there is no connection any more."""
+    try:
+        await _connected(to, agent, folder, say)
+        return f"the line to {to.url} is broken"
+    except Exception as error:  # Dask's workers fail in many ways, and this device goes on
+        return getattr(error, "message", f"{type(error).__name__}: {error}")
 
 
 async def _connected(to: Address, agent: devices.Agent, folder: Path, say: Say) -> None:
@@ -103,7 +112,7 @@ async def _connected(to: Address, agent: devices.Agent, folder: Path, say: Say) 
     loop = asyncio.get_running_loop()
 
     async def call(what: str, **arguments: Any) -> Any:
-        return answer(await getattr(worker.scheduler, f"farm_{what}")(**arguments))
+        return await ask(worker.scheduler, what, arguments)
 
     def wait_for(what: str, **arguments: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(call(what, **arguments), loop).result(60)

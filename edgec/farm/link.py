@@ -6,6 +6,7 @@ to a Dask scheduler can run code on each of its devices.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import socket
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 PORT = 8786
 HERE = f"tcp://127.0.0.1:{PORT}"
 SECONDS = 10.0
+PATIENCE = 60.0  # seconds for one answer
 AUTHORITY, CERTIFICATE, KEY = "ca.pem", "cert.pem", "key.pem"
 _HINT = "edgec farm certs makes one for each device; give its folder with --certs"
 
@@ -178,6 +180,19 @@ def answer(found: Mapping[str, Any]) -> Any:
     raise InternalError(f"the farm answered {json.dumps(dict(found), default=str)[:500]}")
 
 
+async def ask(scheduler: Any, what: str, arguments: Mapping[str, Any]) -> Any:
+    """Call a handler of `edgec.farm.scheduler` through one of Dask's RPC objects.
+
+    OSError: the line is broken, or stays silent. EdgecError: as the other side raised it.
+    """
+    try:
+        return answer(
+            await asyncio.wait_for(getattr(scheduler, f"farm_{what}")(**arguments), PATIENCE)
+        )
+    except RuntimeError as error:  # Dask's word for a pool of connections that is closed
+        raise OSError(str(error)) from error
+
+
 class Farm:
     """Calls to a scheduler, over one connection that is opened anew where it broke.
 
@@ -209,12 +224,10 @@ class Farm:
 
     async def call(self, what: str, **arguments: Any) -> Any:
         """Call a handler of `edgec.farm.scheduler`. ToolchainError: nobody answers."""
-        handler = getattr(self._pool(self._to.url), f"farm_{what}")
         try:
-            found = await handler(**arguments)
+            return await ask(self._pool(self._to.url), what, arguments)
         except OSError as error:
             raise ToolchainError(
                 f"{self._to.url} does not answer: {error}",
                 hint="jobs are kept; start the scheduler again, or ask again when it is back",
             ) from error
-        return answer(found)

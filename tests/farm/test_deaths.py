@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from chaos import run
-from conftest import Acting
+from farmed import Acting
 from farms import Farm, until
 
 from edgec.farm import submit as module

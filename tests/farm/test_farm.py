@@ -13,7 +13,7 @@ from typing import Any
 
 import bundles
 import pytest
-from conftest import Acting, good
+from farmed import Acting, good
 from farms import Farm, until
 
 from edgec.cli.farm_options import verdict_code

@@ -26,6 +26,7 @@ import edgec
 
 NOBODY = 65534
 ROOT = Path(edgec.__file__).parents[1]
+EMULATE = ROOT / "tools" / "emulate"
 WRAPPER = """#!/bin/sh
 # {name}: begin TIME PID, and OVERLAP where another job of this device is alive
 case "$1" in *.edgec)
@@ -56,6 +57,7 @@ class Farm:
         self.port = free_port()
         self.url = f"{'tls' if certs else 'tcp'}://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._emulated: dict[str, str] = {}
         self._python = {name: self._wrapper(name) for name in devices}
 
     def __enter__(self) -> Self:
@@ -68,6 +70,11 @@ class Farm:
         for name in list(self.processes):
             self.kill(name)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def emulate(self, name: str, core: str) -> None:
+        """Let a device, and the jobs of it, run on an emulated ARM core."""
+        self._emulated[name] = core
+        self._python[name].write_text(f'#!/bin/sh\nexec "{EMULATE}" {core} "$@"\n')
 
     def up(self) -> None:
         """Start the scheduler, and wait until it listens."""
@@ -139,6 +146,9 @@ class Farm:
 
     def _start(self, name: str, words: list[str]) -> None:
         line, environment = [sys.executable], dict(os.environ)
+        if name in self._emulated:
+            line = [str(EMULATE), self._emulated[name]]
+            environment["EMULATED_PATH"] = str(ROOT)
         if self._unprivileged and name in self.devices and os.geteuid() == 0:
             python, packages = job_python()
             line = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python]
