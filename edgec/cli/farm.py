@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,14 @@ from edgec.cli.farm_options import certs_option, farm_option, reached, show, ver
 
 Found = TypeVar("Found")
 STATE = Path(os.environ.get("XDG_STATE_HOME", "~/.local/state")).expanduser() / "edgec"
+
+
+python_option = click.option(
+    "--python",
+    default=sys.executable,
+    metavar="FILE",
+    help="The device's own Python, which runs the jobs; on a Jetson /usr/bin/python3.",
+)
 
 
 @click.group("farm")
@@ -50,6 +59,7 @@ def command() -> None:
     help="A job under which so many devices died is given up.",
 )
 @click.option("--device/--no-device", default=None, help="This machine as a device; on loopback.")
+@python_option
 def up(
     host: str,
     port: int,
@@ -58,6 +68,7 @@ def up(
     store: str,
     attempts: int,
     device: bool | None,
+    python: str,
 ) -> None:
     """Start a farm: its scheduler and, on loopback, this machine as its first device."""
     from edgec.farm.link import address, is_loopback
@@ -71,10 +82,10 @@ def up(
     with only_one(folder / "scheduler.lock", "farm up"):
         joined = None
         if device if device is not None else is_loopback(host):
-            line = [sys.executable, "-m", "edgec", "farm", "join", to.url]
+            line = [sys.executable, "-m", "edgec", "farm", "join", to.url, "--python", python]
             joined = subprocess.Popen([*line, *(("--certs", str(certs)) if certs else ())])
         try:
-            asyncio.run(up(to, folder, store, attempts, _tell))
+            _run(up(to, folder, store, attempts, _tell))
         except OSError as error:
             from edgec.errors import ToolchainError
 
@@ -94,12 +105,7 @@ def up(
 @certs_option
 @click.option("--folder", type=FILE, help="For bundles and outcomes, one for each device.")
 @click.option("--cache", default="8G", metavar="SIZE", help="Most that bundles take; default: 8G.")
-@click.option(
-    "--python",
-    default=sys.executable,
-    metavar="FILE",
-    help="The device's own Python, which runs the jobs; on a Jetson /usr/bin/python3.",
-)
+@python_option
 @click.option("--user", default="", help="Who runs the jobs, if root joins; default: nobody.")
 @click.option("--lock", type=FILE, help="The file that is locked while a job runs.")
 def join(
@@ -137,7 +143,7 @@ def join(
             _tell(f"{label} announces {device.target}, which is not this machine's row")
         bundles = Cache(place / "cache", size(cache))
         agent = Agent(device, place, sandbox, bundles, lock or default_lock())
-        asyncio.run(join(to, agent, place, _tell))
+        _run(join(to, agent, place, _tell))
 
 
 @command.command("certs")
@@ -245,6 +251,12 @@ def cancel(job: str, farm: str, certs: Path | None) -> None:
     """End JOB, waiting or running: an id, or one row of it."""
     ended = _asked(farm, certs, lambda line: line.call("cancel", name=job))
     click.echo(f"cancelled: {', '.join(ended) or 'nothing, all of it is done or unknown'}")
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Until interrupted; SIGTERM, as a service manager sends it, ends it in order too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    asyncio.run(work)
 
 
 def _asked(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +24,10 @@ from edgec.farm.link import Farm as Line
 from edgec.farm.link import address
 from edgec.farm.submit import Request
 from edgec.farm.types import Blob, Verb
+from edgec.target import host
 
 OWN = 65534  # nobody
+README = Path(__file__).parents[2] / "README.md"
 
 
 def edgec(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -286,6 +290,30 @@ def test_what_cannot_be_sent(farm: Farm, bundle: Path, words: list[str], told: s
     )
     assert done.returncode in (2, 3), done.stderr
     assert told in done.stderr
+
+
+def test_the_readmes_commands_run(farm: Farm, bundle: Path) -> None:
+    text = README.read_text(encoding="utf-8")
+    block = text.split("<!-- farm:begin -->")[1].split("<!-- farm:end -->")[0]
+    lines = re.findall(r"^\$ edgec (.+)$", block, flags=re.M)
+    assert len(lines) == 4
+    for line in lines:
+        line = line.replace("tls://shelf:8786", farm.url).replace("--certs certs/laptop", "")
+        assert edgec(*line.replace("model.edgec", str(bundle)).split()).stdout.strip()
+
+
+def test_this_machine_with_one_command(bundle: Path) -> None:
+    """`farm up` alone, and what it started ends with it."""
+    with Farm({"here": "host"}) as alone:
+        alone.up_with_device("here")
+        until(alone.here, "the device has joined")
+        (row,) = alone.query("SELECT body FROM devices")
+        device = json.loads(row["body"])
+        assert device["here"], "nothing is announced that this machine is not"
+        assert device["target"] == host()
+        assert result(alone, submit(alone, "verify", bundle, host()))["result"]["passed"]
+        alone.kill("scheduler", signal.SIGTERM)
+        until(lambda: not alone.agents(), "the device has ended too")
 
 
 def test_help_knows_the_farm() -> None:

@@ -82,6 +82,21 @@ class Farm:
         self._start("scheduler", [*line, *self._certified("scheduler"), *self._options])
         until(lambda: _listens(self.port), "the scheduler listens")
 
+    def up_with_device(self, name: str) -> None:
+        """Start the scheduler with this machine as its device, as people do."""
+        line = ["up", "--port", str(self.port), "--folder", str(self.folder / "up")]
+        self._start("scheduler", [*line, "--python", str(self._python[name])])
+        until(lambda: _listens(self.port), "the scheduler listens")
+
+    def agents(self) -> list[str]:
+        """The command lines of all processes that this farm's folder occurs in."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                line = path.read_bytes().decode("utf-8", "replace")
+                found += [line] if str(self.folder) in line else []
+        return found
+
     def join(self, name: str) -> None:
         """Start a device."""
         line = ["join", self.url, "--name", name, "--target", self.devices[name]]
@@ -94,7 +109,7 @@ class Farm:
         self.up()
         for name in self.devices:
             self.join(name)
-        until(lambda: set(self.devices) <= self.here(), "every device has joined")
+        until(lambda: set(self.devices) <= self.here(), "every device has joined", 600)
 
     def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
         """End a process as a power cut would."""
@@ -145,7 +160,8 @@ class Farm:
         return ["--certs", str(self.certs / name)] if self.certs else []
 
     def _start(self, name: str, words: list[str]) -> None:
-        line, environment = [sys.executable], dict(os.environ)
+        line = [sys.executable]
+        environment = {**os.environ, "XDG_STATE_HOME": str(self.folder / "state")}
         if name in self._emulated:
             line = [str(EMULATE), self._emulated[name]]
             environment["EMULATED_PATH"] = str(ROOT)
