@@ -40,6 +40,7 @@ class Dispatcher(SchedulerPlugin):  # type: ignore[misc]  # Dask's classes have 
         self._scheduler, self._ledger, self._attempts = scheduler, ledger, attempts
         self._names: dict[str, str] = {}  # of connected devices, by address
         self._why: dict[str, str] = {}  # why a device was removed, by address
+        self._targets = {device.target for device, _, _ in ledger.devices()}
         self._futures: dict[str, Future] = {}
         self._tries: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,6 +93,7 @@ class Dispatcher(SchedulerPlugin):  # type: ignore[misc]  # Dask's classes have 
     def register(self, device: Device, running: Sequence[str]) -> None:
         """A device is here, and at work on these jobs, or has their outcomes."""
         self._ledger.seen(device)
+        self._targets.add(device.target)
         for job in running:
             self._ledger.start(job, device.name)
         for job in self._ledger.open_attempts(device.name):
@@ -148,9 +150,7 @@ class Dispatcher(SchedulerPlugin):  # type: ignore[misc]  # Dask's classes have 
 
     def _enqueue(self, job: Job) -> None:
         number = self._tries[job.id] = self._tries.get(job.id, 0) + 1
-        devices = [device for device, _, _ in self._ledger.devices()]
-        is_target = any(device.target == job.on for device in devices)
-        key = target_key(job.on) if is_target else device_key(job.on)
+        key = target_key(job.on) if job.on in self._targets else device_key(job.on)
         future = self._client.submit(
             perform,
             job.as_json(),
