@@ -255,8 +255,17 @@ def cancel(job: str, farm: str, certs: Path | None) -> None:
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
     """Until interrupted; SIGTERM, as a service manager sends it, ends it in order too."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    asyncio.run(work)
+
+    async def ended() -> bool:
+        task = asyncio.ensure_future(work)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+        return task.cancelled()
+
+    if asyncio.run(ended()):
+        sys.exit(128 + signal.SIGTERM)
 
 
 def _asked(

@@ -204,7 +204,7 @@ class Farm:
 
         security = to.security()
         args = security.get_connection_args("client") if security else {}
-        self._to = to
+        self._to, self._store = to, ""
         plain = ["msgpack"]  # numbers and text: nothing that arrives is unpickled
         self._pool = ConnectionPool(
             limit=4,
@@ -221,6 +221,11 @@ class Farm:
 
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
+
+    async def store(self) -> str:
+        """The URL of the place where bundles wait."""
+        self._store = self._store or str((await self.call("info"))["store"])
+        return self._store
 
     async def call(self, what: str, **arguments: Any) -> Any:
         """Call a handler of `edgec.farm.scheduler`. ToolchainError: nobody answers."""

@@ -57,12 +57,26 @@ class Store:
             ) from error
         self._root = root.rstrip("/") + "/"
 
-    def put(self, path: Path, what: Blob) -> bool:
-        """Bring a file, unless it is there. False: it was. InputError: nobody may write there."""
+    def has(self, what: Blob) -> bool:
+        """Whether a file of this name and size is there."""
+        try:
+            with self._line():
+                return bool(self._fs.info(self._place(what))["size"] == what.size)
+        except OSError:  # not there, or not to be reached: who brings it will be told
+            return False
+
+    def put(self, path: Path, what: Blob) -> None:
+        """Bring a file. InputError: nobody may write there."""
         place = self._place(what)
         try:
             with self._line():
-                return self._put(path, place, what.size)
+                if self.url == THROUGH:
+                    self._fs.put_file(str(path), place)
+                    return
+                partial = f"{place}.{uuid4().hex}{PARTIAL}"
+                self._fs.makedirs(self._root, exist_ok=True)
+                self._fs.put_file(str(path), partial)
+                self._fs.mv(partial, place)
         except OSError as error:
             raise InputError(
                 f"{what.name} cannot be put into the store {self.url}: {error}",
@@ -74,18 +88,6 @@ class Store:
         with self._line():
             found: bytes = self._fs.cat_file(self._place(what), start=start, end=end)
             return found
-
-    def _put(self, path: Path, place: str, size: int) -> bool:
-        if self._fs.exists(place) and self._fs.size(place) == size:
-            return False
-        if self.url == THROUGH:
-            self._fs.put_file(str(path), place)
-            return True
-        partial = f"{place}.{uuid4().hex}{PARTIAL}"
-        self._fs.makedirs(self._root, exist_ok=True)
-        self._fs.put_file(str(path), partial)
-        self._fs.mv(partial, place)
-        return True
 
     @contextlib.contextmanager
     def _line(self) -> Iterator[None]:

@@ -49,7 +49,7 @@ async def submit(farm: Farm, requests: Sequence[Request]) -> list[str]:
     def call(what: str, **arguments: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(farm.call(what, **arguments), loop).result(60)
 
-    store = Store((await farm.call("info"))["store"], call)
+    store = Store(await farm.store(), call)
     known: dict[Path, tuple[Blob, Blob | None, str]] = {}
     jobs: list[Job] = []
     blobs: dict[str, tuple[Path, Blob]] = {}
@@ -82,8 +82,10 @@ async def submit(farm: Farm, requests: Sequence[Request]) -> list[str]:
             for number, on in enumerate(request.on or (target,), 1)
         ]
     rows = [job.as_json() for job in jobs]
-    await farm.call("check", jobs=rows)
-    for path, one in blobs.values():
+    absent = [pair for pair in blobs.values() if not await asyncio.to_thread(store.has, pair[1])]
+    if absent:  # nothing is sent in vain
+        await farm.call("check", jobs=rows)
+    for path, one in absent:
         await asyncio.to_thread(store.put, path, one)
     await farm.call("submit", jobs=rows)
     return batches

@@ -75,8 +75,9 @@ def web(tmp_path: Path) -> Iterator[tuple[str, list[int], list[str]]]:
 def test_a_folder_is_a_store(tmp_path: Path) -> None:
     path, what = file(tmp_path / "a.edgec")
     store = Store(str(tmp_path / "store"))
-    assert store.put(path, what)
-    assert not store.put(path, what), "it is there"
+    assert not store.has(what)
+    store.put(path, what)
+    assert store.has(what)
     assert [one.name for one in (tmp_path / "store").iterdir()] == [what.sha256]
     cache = Cache(tmp_path / "cache", 10**6)
     got = cache.fetch(what, cache.folder(what, None) / "model.edgec", store)
@@ -165,6 +166,7 @@ def test_a_store_that_cannot_be_written_says_what_to_do(
     tmp_path: Path, web: tuple[str, list[int], list[str]]
 ) -> None:
     path, what = file(tmp_path / "a.edgec")
+    assert not Store(web[0]).has(what)
     with pytest.raises(InputError, match="cannot be put into the store") as found:
         Store(web[0]).put(path, what)
     assert what.sha256 in found.value.hint
@@ -189,8 +191,9 @@ def through(shelf: Shelf) -> Store:
 def test_the_schedulers_own_store(tmp_path: Path, shelf: Shelf) -> None:
     path, what = file(tmp_path / "a.edgec")
     store = through(shelf)
-    assert store.put(path, what)
-    assert not store.put(path, what)
+    assert not store.has(what)
+    store.put(path, what)
+    assert store.has(what)
     cache = Cache(tmp_path / "cache", 10**6)
     got = cache.fetch(what, cache.folder(what, None) / "model.edgec", store)
     assert got.read_bytes() == path.read_bytes()
@@ -202,7 +205,7 @@ def test_an_upload_goes_on_where_it_was(tmp_path: Path, shelf: Shelf) -> None:
     assert shelf.write(what.sha256, 0, data[:1000], len(data)) == 1000
     assert shelf.write(what.sha256, 0, data[:1000], len(data)) == 1000, "the block came twice"
     assert shelf.size(what.sha256) == {"size": None, "partial": 1000}
-    assert through(shelf).put(path, what)
+    through(shelf).put(path, what)
     assert shelf.size(what.sha256)["size"] == len(data)
 
 
