@@ -83,7 +83,7 @@ class Dispatcher(SchedulerPlugin):  # type: ignore[misc]  # Dask's classes have 
     def cancel(self, name: str) -> list[str]:
         """End a job or a batch; those that had no verdict yet."""
         ended = []
-        for row in self._ledger.rows(name):
+        for row in self._ledger.rows(name) if name else ():  # "" stands for all of them
             job = row["job"]["id"]
             if self._ledger.accept(Outcome(job, Verdict.CANCELLED, reason="cancelled")):
                 ended.append(job)
