@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 from edgec.errors import InputError, ToolchainError
@@ -16,6 +17,7 @@ from edgec.farm.types import Blob
 from edgec.runtime.built import FOLDER
 
 TRIES = 5  # of a transfer that breaks, before another device has to try
+PAUSE = 0.5  # seconds before the second one, and twice as long before each of the next
 
 
 class Cache:
@@ -44,13 +46,14 @@ class Cache:
             return path
         self._make_room(what.size, path.parent)
         partial = path.with_name(path.name + PARTIAL)
-        for left in reversed(range(TRIES)):
+        for number in range(TRIES):
             try:
                 self._load(what, partial, store)
                 break
             except OSError:
-                if not left:
+                if number == TRIES - 1:
                     raise
+                time.sleep(PAUSE * 2**number)
         found = blob(partial)
         if found.sha256 != what.sha256:
             partial.unlink()

@@ -165,9 +165,7 @@ class Dispatcher(SchedulerPlugin):  # type: ignore[misc]  # Dask's classes have 
     async def _follow(self, job: Job, future: Future) -> None:
         """Until Dask's task has ended; the outcome itself came from the device, by `deliver`."""
         error = await future.exception()  # not its value: that would be fetched from the device
-        if future.status == "cancelled":
-            return
-        if error is not None:  # whatever a device of another version raises
+        if future.status == "error":  # whatever a device of another version raises
             self._ledger.start(job.id, "?")
             self.broke(job.id, "?", f"{type(error).__name__}: {error}"[:300])
         if self._futures.get(job.id) is future:

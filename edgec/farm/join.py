@@ -21,6 +21,7 @@ from edgec import __version__
 from edgec.errors import ToolchainError
 from edgec.farm import device as devices
 from edgec.farm.link import Address, ask, is_loopback, knock
+from edgec.farm.sandbox import adopt
 from edgec.farm.store import Store
 from edgec.farm.types import ALONE, Device, device_key, target_key
 from edgec.machine import machine
@@ -69,6 +70,7 @@ def clocks(root: Path = Path("/sys/devices/system/cpu")) -> list[dict[str, Any]]
 async def join(to: Address, agent: devices.Agent, folder: Path, say: Say) -> None:
     """Be a device until interrupted. InputError: the certificate is refused, by either side."""
     devices.AGENT = agent
+    adopt()
     logging.getLogger("distributed").setLevel(logging.ERROR)
     told = ""
     with dask.config.set(SETTINGS):

@@ -197,6 +197,28 @@ def test_a_job_that_holds_its_interpreter_ends_at_its_limit(farm: Farm, acting: 
     assert "pi" in farm.here()
 
 
+def test_what_a_job_leaves_running_ends_with_it(farm: Farm, acting: Acting) -> None:
+    code = """
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        time.sleep(600)
+    os._exit(0)
+here, mine = os.path.realpath("/proc/self/cwd"), []
+while len(mine) < 2:
+    mine = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            mine += [int(pid)] if os.readlink("/proc/" + pid + "/cwd") == here else []
+        except OSError:
+            pass
+answer(pids=mine)
+"""
+    found = result(farm, submit(farm, "verify", acting(code), "pi"))["result"]
+    assert len(found["pids"]) >= 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in found["pids"])
+
+
 def test_files_that_arguments_name_travel(farm: Farm, acting: Acting, tmp_path: Path) -> None:
     (tmp_path / "with space.npz").write_bytes(b"content")
     code = 'place = sys.argv.index("--inputs")\nanswer(read=open(sys.argv[place + 1]).read())'

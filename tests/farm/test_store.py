@@ -22,6 +22,7 @@ from edgec.farm.types import Blob
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK", 1000)
     monkeypatch.setattr("edgec.farm.cache.BLOCK", 1000)
+    monkeypatch.setattr("edgec.farm.cache.PAUSE", 0.01)
 
 
 def file(path: Path, size: int = 3500) -> tuple[Path, Blob]:
