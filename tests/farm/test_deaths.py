@@ -25,7 +25,8 @@ from edgec.farm.types import Verb
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Farm]:
     """One device, whose jobs may end it: they run as its own user."""
-    with Farm({"pi": "raspberry-pi-5"}, options=("--attempts", "3"), unprivileged=True) as found:
+    options = ("--attempts", "3", "--store", "FOLDER/bundles")
+    with Farm({"pi": "raspberry-pi-5"}, options=options, unprivileged=True) as found:
         found.all_up()
         yield found
 

@@ -135,6 +135,19 @@ def test_finish_where_nothing_has_to_be_built(farm: Farm, bundle: Path) -> None:
     assert outcome["result"]["passed"]
 
 
+def test_finish_keeps_what_it_made_for_the_next_job(farm: Farm, tmp_path: Path) -> None:
+    bundle = bundles.write_for_device(tmp_path / "built.edgec")
+    bundles.edit(bundle, lambda described, _: described["target"].update(name="rk3588"))
+    before = result(farm, submit(farm, "verify", bundle), code=5)
+    assert "has to be built on this device first" in before["reason"]
+    made = result(farm, submit(farm, "finish", bundle, arguments=("--onnxruntime",)))["result"]
+    assert list(made["built"]) == ["vision"]
+    place = Path(made["place"])
+    assert place.parents[1].parent == farm.folder / "rock" / "cache"
+    assert (place.parents[1] / "model.spares").exists(), "it travelled too"
+    assert result(farm, submit(farm, "verify", bundle))["result"]["passed"]
+
+
 def test_what_a_job_may_and_may_not(farm: Farm, acting: Acting) -> None:
     code = """
 from pathlib import Path

@@ -39,7 +39,8 @@ PYTHONPATH='{path}' exec {python} "$@"
 
 
 class Farm:
-    """`devices`: the target of each, by name. `options`: of `farm up`. `unprivileged`: devices run
+    """`devices`: the target of each, by name. `options`: of `farm up`, where FOLDER is
+    this farm's. `unprivileged`: devices run
     as the user of their jobs, which may then end them."""
 
     def __init__(
@@ -53,7 +54,8 @@ class Farm:
         self.folder = Path(tempfile.mkdtemp(prefix="edgec-farm-"))
         self.folder.chmod(0o755)  # jobs run as another user
         self.devices, self.certs = dict(devices), certs
-        self._options, self._unprivileged = options, unprivileged
+        self._options = [word.replace("FOLDER", str(self.folder)) for word in options]
+        self._unprivileged = unprivileged
         self.port = free_port()
         self.url = f"{'tls' if certs else 'tcp'}://127.0.0.1:{self.port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
