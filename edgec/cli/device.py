@@ -36,17 +36,18 @@ def forward(verb: str, about: str, *, farm: bool = False) -> click.Command:
 def _send(verb: str, arguments: list[str], given: dict[str, Any]) -> int:
     """Take out what is for this side: the bundle, and `--json`."""
     from edgec.cli.farm_options import send
+    from edgec.farm.types import FILES
 
     json_file = None
     if "--json" in arguments[:-1]:
         place = arguments.index("--json")
         json_file = arguments[place + 1]
         del arguments[place : place + 2]
-    bundle = next((word for word in arguments if word.endswith(".edgec")), None)
-    if bundle is None:
-        raise click.UsageError(f"give the bundle that is to {verb}, a .edgec file")
-    arguments.remove(bundle)
-    return send(verb, Path(bundle), arguments, json_file, given)
+    for place, word in enumerate(arguments):
+        if word.endswith(".edgec") and (place == 0 or arguments[place - 1] not in FILES):
+            del arguments[place]
+            return send(verb, Path(word), arguments, json_file, given)
+    raise click.UsageError(f"give the bundle that is to {verb}, a .edgec file")
 
 
 def _farm_help() -> str:

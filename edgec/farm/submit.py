@@ -17,11 +17,10 @@ from uuid import uuid4
 from edgec.errors import InputError, ToolchainError
 from edgec.farm.link import Address, Farm
 from edgec.farm.store import Store, blob
-from edgec.farm.types import Blob, Job, State, Verb
+from edgec.farm.types import FILES, Blob, Job, State, Verb
 from edgec.runtime.built import spares_of
 from edgec.runtime.bundle import Bundle
 
-FILES = ("--inputs", "--against")  # arguments that name a file of this machine, which travels
 FOLDERS = ("--calibrate",)
 POLL = 0.5
 SECONDS = {Verb.BENCH: 600.0, Verb.VERIFY: 600.0, Verb.FINISH: 7200.0}

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+FILES = ("--inputs", "--against")  # arguments that name a file of the user's, which travels
+
 
 class Verb(StrEnum):
     """What a bundle is asked to do on a device."""

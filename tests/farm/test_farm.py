@@ -240,6 +240,15 @@ def test_files_that_arguments_name_travel(farm: Farm, acting: Acting, tmp_path: 
     assert outcome["result"] == {"read": "content"}
 
 
+def test_two_bundles_side_by_side_on_a_device(farm: Farm, bundle: Path, tmp_path: Path) -> None:
+    other = good(tmp_path / "other.edgec", "rk3588")
+    words = ("--farm", farm.url, "--on", "rock", "--rounds", "1", "--calls", "2", "--json", "-")
+    (row,) = json.loads(edgec("bench", "--against", other, bundle, *words).stdout)
+    labels = [case["label"] for case in row["outcome"]["result"]["cases"]]
+    assert labels == ["bundle", "other.edgec"]
+    assert row["job"]["bundle"]["name"] == bundle.name
+
+
 def test_priorities_and_cancelling(farm: Farm, acting: Acting, bundle: Path) -> None:
     place = farm.folder / "oracle" / "pi"  # where a job may look
     code = f"while not os.path.exists({str(place / 'go')!r}): time.sleep(0.05)\nanswer(went=True)"
