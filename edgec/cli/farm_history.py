@@ -25,7 +25,7 @@ SHOWN = {
 }
 BETTER = ("speedup",)  # more of it is better, whatever its dimension
 history_option = click.option(
-    "--history", type=FILE, help="The history's file; default: below $XDG_STATE_HOME/edgec."
+    "--history", type=FILE, help="The history's file; default: the farm's of this machine."
 )
 metric_option = click.option(
     "--metric", type=click.Choice(list(MEASURED)), default="p50", show_default=True

@@ -22,6 +22,7 @@ from edgec.errors import InputError
 from edgec.runtime.goals import measured
 
 VERSION = 1  # of the file
+FILE = "history.sqlite"  # in the folder of a farm
 MOST_BYTES = 16 << 20  # of one result
 COLUMNS = {
     "device": "TEXT NOT NULL",
@@ -154,7 +155,7 @@ class History:
 def default_path() -> Path:
     """Where a history is kept unless somebody says otherwise (XDG Base Directory: state)."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "edgec" / "history.sqlite"
+    return Path(state) / "edgec" / "farm" / FILE
 
 
 def opened(path: Path | None) -> History:

@@ -146,7 +146,7 @@ def test_what_was_added_survives_a_kill(path: Path) -> None:
 
 def test_where_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert default_path() == tmp_path / "state" / "edgec" / "history.sqlite"
+    assert default_path() == tmp_path / "state" / "edgec" / "farm" / "history.sqlite"
     opened(None).close()
     assert default_path().is_file()
     assert here(page())["device"]
