@@ -18,7 +18,7 @@ from edgec.table import FILE, likened, names, place, read, wrong
 from edgec.target_rows import KNOWN, need, runtime, software, unit
 from edgec.types import Hardware, Runtime, Target
 
-__all__ = ["HOST", "cpu_flags", "host", "load_target", "names", "stacks"]
+__all__ = ["HOST", "cpu_flags", "fitting", "host", "load_target", "names", "stacks"]
 
 HOST = "host"
 BOARD = Path("/proc/device-tree/model")
@@ -54,9 +54,15 @@ def _row(name: str) -> Path:
 
 def host() -> str:
     """The row of the highest rank whose architecture, board and CPU flags this machine has."""
+    return fitting()[0]
+
+
+def fitting() -> list[str]:
+    """Every row that this machine fits, the one of the highest rank first: what is built for one of
+    them runs here."""
     rows = {name: read(folder("targets") / name) for name in names()}
-    fitting = [name for name in rows if _fits(rows[name])]
-    return max(fitting, key=lambda name: int(rows[name].get("rank", 0)))
+    found = [name for name in rows if _fits(rows[name])]
+    return sorted(found, key=lambda name: int(rows[name].get("rank", 0)), reverse=True)
 
 
 def cpu_flags() -> frozenset[str]:
