@@ -25,6 +25,7 @@ VERBS = {
     "info": "Tell what a bundle is made of.",
     "targets": "List the targets, or show one.",
     "image": "Write or build container images for a target.",
+    "farm": "Benchmark, verify and finish on many devices.",
     "demo": "Build and compare a real two-tower model on this machine.",
 }
 EPILOGUE = (
@@ -79,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         lacking = ToolchainError(
             f"this verb needs the package {missing!r}, which is not installed",
-            hint='pip install "edgec[compile]"; for the demo, "edgec[demo]"',
+            hint='pip install "edgec[compile]"; for the demo "edgec[demo]", a farm "edgec[farm]"',
         )
         _fail(f"error: {lacking}", lacking.exit_code)
     except BrokenPipeError:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,7 @@ from edgec.cli.common import (
     threads_option,
     write_json,
 )
+from edgec.cli.farm_options import farm_options, need_farm, send
 from edgec.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ Intervals: paired percentile bootstrap over samples, 2000 times; map 500 times.
     help="Run native kernels that the bundle holds: code of whoever made it.",
 )
 @threads_option
+@farm_options
 @json_option
 def command(
     bundle: Path,
@@ -90,6 +92,7 @@ def command(
     native_code: bool,
     threads: int,
     json_file: str | None,
+    **given: Any,
 ) -> int:
     """Check BUNDLE's files and its results on the golden inputs.
 
@@ -103,11 +106,20 @@ def command(
                 "--data, --metric and --labels compare with a model",
                 hint="give --against MODEL.onnx",
             )
+        if given["farm"]:
+            words = ["--threads", str(threads)] if threads else []
+            return send("verify", bundle, words, json_file, given)
+        need_farm()
         from edgec.runtime.cli import main
 
         arguments = ["verify", str(bundle), "--threads", str(threads)]
         arguments += ["--native-code"] if native_code else []
         return main(arguments + (["--json", json_file] if json_file else []), program="edgec")
+    if given["farm"]:
+        raise InputError(
+            "a device checks a bundle on its golden data, and has no source model",
+            hint="leave --against out, or --farm",
+        )
     if data is None:
         raise InputError("nothing to compare on", hint="give --data FOLDER")
     if labels and not wanted:

@@ -30,6 +30,9 @@ BLOCKED = (
     "rich",
     "tokenizers",
     "PIL",
+    "distributed",
+    "fsspec",
+    "cryptography",
 )
 NEEDS_COMPILE = ["build", "plan", "inspect"]
 
