@@ -6,7 +6,6 @@ How long anything took there means nothing.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -34,13 +33,6 @@ COSINE = 0.9999
 ONE_ROUNDING = 1.2e-7 * 2  # of float32, in a product and in a sum
 
 pytestmark = pytest.mark.xdist_group("emulated")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def prepared() -> None:
-    if not os.access("/var/lib/apt", os.W_OK) and not shutil.which("qemu-aarch64-static"):
-        pytest.skip("no qemu-aarch64-static here, and it may not be installed")
-    subprocess.run([EMULATE, "--prepare"], check=True, timeout=600)
 
 
 def emulated(core: str, *words: str | Path) -> str:
