@@ -2,60 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from edgec.cli.common import FILE
-from edgec.cli.farm_options import farm_options, need_farm
+from edgec.cli.farm_options import farm_options, need_farm, send
 
-history_option = click.option(
-    "--history",
-    type=FILE,
-    help="Without a farm: keep the result; edgec farm history shows what is kept.",
-)
+words = click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 
 
-def forward(verb: str, about: str, *, farm: bool = False, history: bool = False) -> click.Command:
+def forward(verb: str, about: str, *, farm: bool = False) -> click.Command:
     """A command that hands everything after its name to the runtime's command line.
 
-    `farm`: it also takes `--farm`, and then hands it to devices. `history`: it also takes
-    `--history`, and keeps what comes of it.
+    `farm`: it also takes `--farm`, and then hands it to devices.
     """
     settings = {"ignore_unknown_options": True, "help_option_names": []}
-    words = click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 
     def command(arguments: tuple[str, ...], **given: Any) -> int:
-        if given.get("farm") and given.get("history"):
-            raise click.UsageError("a farm keeps a history of its own: leave --history out")
         if given.get("farm"):
-            return _send(verb, list(arguments), given)
+            return send_words(verb, arguments, given)
         if farm:
             need_farm()
         from edgec.runtime.cli import main
 
-        if farm and ("-h" in arguments or "--help" in arguments):
-            click.echo(_more_help(made_options))
-        keep = None if given.get("history") is None else partial(_keep, given["history"])
-        return main([verb, *arguments], program="edgec", keep=keep)
+        try:
+            return main([verb, *arguments], program="edgec")
+        finally:
+            if farm and {"-h", "--help"} & set(arguments):
+                click.echo("\n" + farm_help())
 
-    def made_options(function: Any) -> Any:
-        function = history_option(function) if history else function
-        return farm_options(function) if farm else function
-
-    made = words(made_options(command))
+    made = words(farm_options(command) if farm else command)
     return click.command(verb, help=about, add_help_option=False, context_settings=settings)(made)
 
 
-def _send(verb: str, arguments: list[str], given: dict[str, Any]) -> int:
-    """Take out what is for this side: the bundle, and `--json`."""
-    from edgec.cli.farm_options import send
+def send_words(verb: str, given_words: Sequence[str], given: dict[str, Any]) -> int:
+    """Take out what is for this side, the bundle and `--json`; the rest goes to the devices."""
     from edgec.farm.types import FILES
 
-    json_file = None
+    arguments, json_file = list(given_words), None
     if "--json" in arguments[:-1]:
         place = arguments.index("--json")
         json_file = arguments[place + 1]
@@ -67,16 +53,9 @@ def _send(verb: str, arguments: list[str], given: dict[str, Any]) -> int:
     raise click.UsageError(f"give the bundle that is to {verb}, a .edgec file")
 
 
-def _keep(path: Path, page: dict[str, Any]) -> None:
-    from edgec.farm.history import History, here
-
-    with History(path) as file:
-        click.echo(f"kept as #{file.add(here(page))} in {path}", err=True)
-
-
-def _more_help(options: Callable[[Any], Any]) -> str:
+def farm_help() -> str:
     """What the runtime's own help does not know."""
-    command = click.command("more", add_help_option=False)(options(lambda **_: None))
+    command = click.command("farm", add_help_option=False)(farm_options(lambda **_: None))
     context = click.Context(command)
     formatter = context.make_formatter()
     with formatter.section("On devices of a farm, with --farm"):

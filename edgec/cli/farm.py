@@ -41,6 +41,10 @@ def command() -> None:
     """
 
 
+command.add_command(history)
+command.add_command(compare)
+
+
 @command.command("up")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8786, show_default=True)
@@ -61,6 +65,7 @@ def command() -> None:
     help="A job under which so many devices died is given up.",
 )
 @click.option("--device/--no-device", default=None, help="This machine as a device; on loopback.")
+@click.option("--history", "past", type=FILE, help="Where benchmarks are kept; see farm history.")
 @python_option
 def up(
     host: str,
@@ -70,9 +75,11 @@ def up(
     store: str,
     attempts: int,
     device: bool | None,
+    past: Path | None,
     python: str,
 ) -> None:
     """Start a farm: its scheduler and, on loopback, this machine as its first device."""
+    from edgec.farm.history import opened
     from edgec.farm.link import address, is_loopback
     from edgec.farm.lock import only_one
     from edgec.farm.scheduler import up
@@ -87,7 +94,8 @@ def up(
             line = [sys.executable, "-m", "edgec", "farm", "join", to.url, "--python", python]
             joined = subprocess.Popen([*line, *(("--certs", str(certs)) if certs else ())])
         try:
-            _run(up(to, folder, store, attempts, _tell))
+            with opened(past) as kept:
+                _run(up(to, folder, store, attempts, kept, _tell))
         except OSError as error:
             from edgec.errors import ToolchainError
 
@@ -253,10 +261,6 @@ def cancel(job: str, farm: str, certs: Path | None) -> None:
     """End JOB, waiting or running: an id, or one row of it."""
     ended = _asked(farm, certs, lambda line: line.call("cancel", name=job))
     click.echo(f"cancelled: {', '.join(ended) or 'nothing, all of it is done or unknown'}")
-
-
-command.add_command(compare)
-command.add_command(history)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

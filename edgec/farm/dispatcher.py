@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -22,8 +23,9 @@ from tornado.ioloop import PeriodicCallback
 
 from edgec.errors import InputError
 from edgec.farm.device import perform
+from edgec.farm.history import History
 from edgec.farm.ledger import Ledger
-from edgec.farm.types import ALONE, Device, End, Job, Outcome, Verdict, device_key, target_key
+from edgec.farm.types import ALONE, Device, End, Job, Outcome, Verb, Verdict, device_key, target_key
 
 SILENCE = 6.0  # seconds without a heartbeat; they come each 0.5 to 2 s
 LOOK = 1.0  # seconds between two looks
@@ -32,12 +34,16 @@ PAUSE = 1.0  # seconds before a job that failed on a device is tried again
 
 
 class Dispatcher(SchedulerPlugin):  # type: ignore[misc]  # Dask's classes have no types
-    """One for each scheduler, in its process and its thread. `attempts`: at one job, at most."""
+    """One for each scheduler, in its process and its thread. `attempts`: at one job, at most;
+    `history`: for benchmarks that were accepted."""
 
     name = "edgec"
 
-    def __init__(self, scheduler: Scheduler, ledger: Ledger, attempts: int) -> None:
+    def __init__(
+        self, scheduler: Scheduler, ledger: Ledger, attempts: int, history: History
+    ) -> None:
         self._scheduler, self._ledger, self._attempts = scheduler, ledger, attempts
+        self._history = history
         self._names: dict[str, str] = {}  # of connected devices, by address
         self._why: dict[str, str] = {}  # why a device was removed, by address
         self._targets = {device.target for device, _, _ in ledger.devices()}
@@ -107,10 +113,23 @@ class Dispatcher(SchedulerPlugin):  # type: ignore[misc]  # Dask's classes have 
 
     def deliver(self, outcome: Outcome) -> bool:
         """Keep an outcome, unless the job has one. Others that are at the same job are stopped."""
+        self._remember(outcome)
         accepted = self._ledger.accept(outcome)
         if accepted and self._ledger.running(outcome.job):
             self._stop(outcome.job)
         return accepted
+
+    def _remember(self, outcome: Outcome) -> None:
+        """Before it is accepted, so that a kill in between loses nothing: it keeps one a job."""
+        job = self._ledger.job(outcome.job)
+        if job is None or job.verb is not Verb.BENCH or not outcome.result:
+            return
+        if not self._ledger.is_open(job.id):
+            return
+        try:
+            self._history.add({**outcome.result, "job": job.id, "device": outcome.device})
+        except InputError as error:  # of a bundle that was built by an older edgec
+            logging.getLogger(__name__).warning("%s: not for the history: %s", job.id, error)
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Dask's hook."""

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgec.farm.types import Device, End, Job, Outcome, State, Verb
+from edgec.farm.types import Device, End, Job, Outcome, State
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -74,18 +74,6 @@ class Ledger:
         """A job by its id."""
         row = self._db.execute("SELECT body FROM jobs WHERE id = ?", (name,)).fetchone()
         return Job.from_json(json.loads(row["body"])) if row else None
-
-    def benchmarks(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """Of each benchmark with a result: the job, the device, and what the bundle wrote."""
-        rows = self._db.execute(
-            "SELECT jobs.body AS job, results.body AS end FROM jobs JOIN results ON job = id"
-        )
-        ends = [(json.loads(row["job"]), json.loads(row["end"])) for row in rows]
-        return [
-            (job["id"], end["device"], end["result"])
-            for job, end in ends
-            if job["verb"] == Verb.BENCH and end["result"]
-        ]
 
     def unfinished(self) -> list[Job]:
         """Jobs without a verdict, in the order in which they came."""

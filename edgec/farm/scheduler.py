@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,22 @@ from typing import Any
 from distributed import Scheduler
 
 from edgec import __version__
-from edgec.errors import EdgecError, InputError, InternalError
+from edgec.errors import EdgecError, InternalError
 from edgec.farm.dispatcher import Dispatcher
-from edgec.farm.history import FILE, History
+from edgec.farm.history import History
 from edgec.farm.ledger import Ledger
 from edgec.farm.link import Address, failure
 from edgec.farm.store import Shelf
-from edgec.farm.types import Device, Job, Outcome, Verb
+from edgec.farm.types import Device, Job, Outcome
 
 NEVER = 10**9
 DASHBOARD = 8787
 Say = Callable[[str], None]
 
 
-async def up(to: Address, folder: Path, store: str, attempts: int, say: Say) -> None:
+async def up(
+    to: Address, folder: Path, store: str, attempts: int, history: History, say: Say
+) -> None:
     """Schedule until interrupted. OSError: the port is taken."""
     ledger = Ledger(folder / "ledger.sqlite")
     security = to.security()
@@ -48,11 +50,8 @@ async def up(to: Address, folder: Path, store: str, attempts: int, say: Say) -> 
         dashboard=page,
         dashboard_address=f"127.0.0.1:{DASHBOARD if page else 0}",  # it has no password
     )
-    dispatcher = Dispatcher(scheduler, ledger, attempts)
-    past = History(folder / FILE)
-    for job, device, result in ledger.benchmarks():  # accepted, and not kept when it was killed
-        _remember(past, job, device, result)
-    scheduler.handlers.update(_handlers(dispatcher, ledger, past, Shelf(folder / "store"), store))
+    dispatcher = Dispatcher(scheduler, ledger, attempts, history)
+    scheduler.handlers.update(_handlers(dispatcher, ledger, Shelf(folder / "store"), store))
     async with scheduler:
         scheduler.add_plugin(dispatcher)
         await dispatcher.begin(security)
@@ -64,11 +63,10 @@ async def up(to: Address, folder: Path, store: str, attempts: int, say: Say) -> 
         finally:
             await dispatcher.finish()
             ledger.close()
-            past.close()
 
 
 def _handlers(
-    dispatcher: Dispatcher, ledger: Ledger, past: History, shelf: Shelf, store: str
+    dispatcher: Dispatcher, ledger: Ledger, shelf: Shelf, store: str
 ) -> dict[str, Callable[..., Any]]:
     def submit(jobs: list[dict[str, Any]]) -> None:
         dispatcher.submit([Job.from_json(job) for job in jobs])
@@ -80,12 +78,7 @@ def _handlers(
         dispatcher.register(Device.from_json(device), running)
 
     def deliver(outcome: dict[str, Any]) -> bool:
-        found = Outcome.from_json(outcome)
-        accepted = dispatcher.deliver(found)
-        job = ledger.job(found.job)
-        if accepted and job is not None and job.verb is Verb.BENCH and found.result:
-            _remember(past, found.job, found.device, found.result)
-        return accepted
+        return dispatcher.deliver(Outcome.from_json(outcome))
 
     def devices() -> list[dict[str, Any]]:
         return [
@@ -118,14 +111,6 @@ def _handlers(
         "blob_write": blob_write,
     }
     return {f"farm_{name}": _answering(name, function) for name, function in found.items()}
-
-
-def _remember(past: History, job: str, device: str, result: Mapping[str, Any]) -> None:
-    """Keep a benchmark; what is no page of `bench` stays in the ledger alone."""
-    try:
-        past.add({**result, "job": job, "device": device})
-    except InputError as error:
-        logging.getLogger(__name__).warning("%s is not kept in the history: %s", job, error.message)
 
 
 def _answering(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
