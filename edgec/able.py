@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from edgec import expand
 from edgec.graphs import constant, is_constant, opset
+from edgec.kernels.marks import op
 from edgec.types import Bounds, Bug, Graph, OpLimits, OpRule, Part, Runtime, Support
 
 EXPAND, HALF, AVOID = "expand", "half", "avoid"
@@ -21,6 +22,8 @@ EXPAND, HALF, AVOID = "expand", "half", "avoid"
 
 def unable(node: ir.Node, runtime: Runtime) -> str:
     """Why a runtime cannot run a node, or an empty text where it can."""
+    if op(node):
+        return ""  # native, or written out as its reference
     if node.domain not in expand.STANDARD:
         if runtime.limits.only_listed or runtime.limits.standard_ops:
             return f"{node.op_type} of {node.domain} has no implementation on {runtime.name}"

@@ -24,7 +24,7 @@ from edgec.graphs import (
     weight,
 )
 from edgec.policy import match, recovery_plan
-from edgec.possible import in_float, possible
+from edgec.possible import custom, in_float, possible
 from edgec.route import Routes, allowed, likely
 from edgec.types import (
     Decision,
@@ -120,6 +120,7 @@ def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bo
             static = verdict[0] is Scheme.INT8_STATIC
             if static and (why := _left_float(node, decisions, runtime)):
                 verdict = (runtime.precision, why, "Q/DQ placement")
+        verdict = custom(node, runtime) or verdict
         scheme, reason, evidence = in_float(node, verdict, runtime, version)
         decisions[name] = Decision(
             node=name,

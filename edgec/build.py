@@ -22,7 +22,8 @@ from edgec.canonicalise import canonicalise
 from edgec.errors import InputError, ToolchainError, UnsupportedError
 from edgec.fit import fit, room
 from edgec.gather import Gathered, gather
-from edgec.load import load
+from edgec.kernels import stage as kernels
+from edgec.kernels.choose import Means as KernelMeans
 from edgec.manifest import manifest
 from edgec.needs import every_value, needs, union
 from edgec.offload import with_offloads
@@ -49,9 +50,11 @@ class Job:
     """One build, as the command line asks for it. `threads` 0: all cores of this machine.
 
     `shapes`: bounds per dimension of named inputs. `limits`: instead of the policy's. `buckets`:
-    see `edgec.buckets.parse_wish`. `form`: onnx or ort, for engines of ONNX Runtime. `statistics`:
-    the file of a calibration, which is used, and grows by what is missing. `max_ram`, `native`,
-    `checkpoint`: see `edgec.calibrate.Means`. `say` hears of each stage.
+    see `edgec.buckets.parse_wish`. `kernels`: a folder of custom ops; `original`: what ONNX Runtime
+    runs as the source, where that is not `model`, since it has such ops. `form`: onnx or ort, for
+    engines of ONNX Runtime. `statistics`: the file of a calibration, which is used, and grows by
+    what is missing. `max_ram`, `native`, `checkpoint`: see `edgec.calibrate.Means`; `native` is
+    also whether custom ops may have native kernels. `say` hears of each stage.
     """
 
     model: Path
@@ -69,11 +72,18 @@ class Job:
     threads: int = 0
     limits: Limits | None = None
     buckets: str = "auto"
+    kernels: Path | None = None
+    original: Path | None = None
     statistics: Path | None = None
     max_ram: int = 0
     native: bool = True
     checkpoint: float = CHECKPOINT
     say: Callable[[str], None] = _silent
+
+    @property
+    def source(self) -> Path:
+        """The float model as it was given, for ONNX Runtime to run."""
+        return self.original or self.model
 
 
 def build(job: Job) -> Report:
@@ -93,17 +103,19 @@ def build(job: Job) -> Report:
     with tempfile.TemporaryDirectory(prefix="edgec-build-") as temporary:
         folder = Path(temporary)
         prepared = prepare(job)
-        graph, target = prepared.graph, prepared.target
+        job = _with_source(job, prepared.graph, folder)
+        target = prepared.target
         threads = job.threads or os.cpu_count() or 1
         seen = statistics_file.samples(job.statistics) if job.statistics else ()
         inputs = _samples(job, prepared, folder)
         prepared = _proven(job, prepared, inputs, folder)
-        graph = prepared.graph
+        prepared = _with_kernels(job, prepared, inputs, folder)
+        graph, target = prepared.graph, prepared.target
         gathered = _gather(job, prepared, inputs, seen, folder)
         samples, proposal = gathered.samples, gathered.proposal
         calibration = _observe(job, prepared, gathered)
         measure = job.measure and target.here
-        trials = Trials(job.model, prepared, gathered, calibration, folder, threads, measure, say)
+        trials = Trials(job.source, prepared, gathered, calibration, folder, threads, measure, say)
 
         def pack(one: Settled, path: Path, *, force: bool, as_folder: bool) -> list[str]:
             page = manifest(prepared, one.plan, one.trial, samples, proposal, measured=measure)
@@ -121,13 +133,13 @@ def build(job: Job) -> Report:
             found, tried = contenders(prepared, trials, data=with_data, say=say)
             say("timing whole models against FP32: " + ", ".join(one.name for one in found))
             feeds = found[0].trial.end.inputs
-            raced = race(found, job.model, runnable, feeds, threads)
+            raced = race(found, job.source, runnable, feeds, threads)
             if reason := no_better(raced):
                 ran = any(one.speed is not None for one in raced)
                 best = choose(found, raced).plan if ran else prepared.plan
                 plain = plainest(prepared, best, reason, data=with_data)
                 found = [settle("float", plain, prepared, trials, data=with_data, say=say)]
-                tried, raced = [*tried, *raced], race(found, job.model, runnable, feeds, threads)
+                tried, raced = [*tried, *raced], race(found, job.source, runnable, feeds, threads)
             chosen, tried = choose(found, raced), [*raced, *tried]
         else:
             plan = prepared.plan
@@ -152,25 +164,28 @@ def build(job: Job) -> Report:
             contenders=tuple(tried),
             chosen=chosen.name,
             notes=(*notes, *filter(None, [busy([one.speed for one in tried if one.speed])])),
+            kernels=prepared.kernels,
         )
         write_report(report)
         sbom.beside(output)
     return report
 
 
-def prepare(job: Job, graph: Graph | None = None) -> Prepared:
+def prepare(job: Job, graph: Graph | None = None, choices: kernels.Choices = ()) -> Prepared:
     """Load, canonicalise, partition and assign: all that `plan` shows, without a backend.
 
-    `graph`: the canonical one, where it is known already.
+    `graph`: the canonical one, `choices`: what computes custom ops, where they are known already.
     """
     target, notes = _available(load_target(job.target, job.stack), job.backend)
     policy = load_policy(job.policy)
     if job.limits is not None:
         policy = replace(policy, limits=job.limits)
     target = _tuned(target, {"hint": str(policy.hint), "format": job.form})
+    choices = choices or kernels.offered(job.kernels, target, native=job.native)
     if graph is None:
         job.say(f"loading {job.model.name}")
-        graph = canonicalise(load(job.model), job.shapes)
+        graph = canonicalise(kernels.read(job.model, job.kernels, choices), job.shapes)
+    choices, target = kernels.in_use(graph, target, choices)
     parts = rename(partition(graph), policy.names)
     rooms = [found for one in target.runtimes if (found := room(one, target))]
     parts = fit(graph, parts, min(rooms, default=0))
@@ -184,9 +199,27 @@ def prepare(job: Job, graph: Graph | None = None) -> Prepared:
         for part, one in plan.recovery.items()
     }
     job.say("parts: " + ", ".join(f"{part.name} ({part.kind})" for part in parts))
-    return Prepared(
-        graph, parts, replace(plan, recovery=recovery), target, policy, data.inputs(graph), notes
-    )
+    plan, inputs = replace(plan, recovery=recovery), data.inputs(graph)
+    return Prepared(graph, parts, plan, target, policy, inputs, notes, kernels=tuple(choices))
+
+
+def _with_source(job: Job, graph: Graph, folder: Path) -> Job:
+    return replace(job, original=kernels.runnable(job.model, job.kernels, graph, folder))
+
+
+def _with_kernels(job: Job, prepared: Prepared, samples: data.Samples, folder: Path) -> Prepared:
+    """The same with native kernels compiled and settled; ops that lost theirs are written out."""
+    graph, target, before = prepared.graph, prepared.target, prepared.kernels
+    if not before:
+        return prepared
+    rows, threads = samples.verification or samples.calibration, job.threads or os.cpu_count() or 1
+    measure = job.measure and target.here
+    means = KernelMeans(rows, prepared.inputs, threads, folder, measure, job.say)
+    choices, stays = kernels.settle(graph, target, job.kernels, before, means)
+    if stays:
+        return replace(prepare(job, graph, choices), lowered=prepared.lowered)
+    again = _proven(job, prepare(job, None, choices), samples, folder)
+    return replace(again, kernels=tuple(choices))
 
 
 def calibrate(
@@ -201,6 +234,7 @@ def calibrate(
         raise InputError("there is nothing to calibrate on", hint="give --data")
     with tempfile.TemporaryDirectory(prefix="edgec-calibrate-") as temporary:
         prepared, folder = prepare(job), Path(temporary)
+        job = _with_source(job, prepared.graph, folder)
         samples = _samples(job, prepared, folder, most)
         prepared = _proven(job, prepared, samples, folder)
         gathered = _gather(job, prepared, samples, (), folder, everything)
@@ -213,16 +247,17 @@ def _proven(job: Job, prepared: Prepared, samples: data.Samples, folder: Path) -
     job.say("proving the rewrites")
     threads = job.threads or os.cpu_count() or 1
     rows = samples.verification or samples.calibration
-    judge = cache(partial(Judge, job.model, rows, prepared.inputs, threads, folder))
-    line = canonical(cache(partial(load, job.model)), prepared.graph.shapes)
+    judge = cache(partial(Judge, job.source, rows, prepared.inputs, threads, folder))
+    source = cache(partial(kernels.read, job.model, job.kernels, prepared.kernels))
+    line = canonical(source, prepared.graph.shapes)
     graph = prove(prepared.graph, line, judge, job.say)
     if graph.model is prepared.graph.model:
         prepared = replace(prepared, graph=graph)
     else:
-        prepared = prepare(job, graph)
+        prepared = prepare(job, graph, prepared.kernels)
     lowered = []
     for runtime in prepared.target.runtimes:
-        line = lowering(graph, runtime)
+        line = lowering(graph, replace(runtime, natives={}))
         try:
             found = prove(line.make((), None), line, judge, job.say).rewrites
         except UnsupportedError as error:  # a part that goes elsewhere may be the cause
@@ -241,7 +276,7 @@ def _gather(
     everything: bool = False,
 ) -> Gathered:
     found = gather(
-        job.model,
+        job.source,
         prepared.graph,
         samples,
         prepared.inputs,

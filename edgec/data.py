@@ -8,7 +8,7 @@ from edgec.errors import ToolchainError
 
 
 def folder(name: str) -> Path:
-    """The folder `targets` or `calibration`."""
+    """The folder `targets`, `calibration` or `kernels`."""
     package = Path(__file__).parent
     for candidate in (package / "_data" / name, package.parent / name):
         if candidate.is_dir():

@@ -11,6 +11,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from edgec import single_file
+from edgec.kernels.marks import references
+from edgec.kernels.reference import write_out
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -217,8 +219,12 @@ def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> i
 def save(model: ir.Model, path: Path, *, external: bool = False) -> list[Path]:
     """Write a model; returns its files. Weights above 1 GiB in all go into one data file.
 
-    `external`: smaller ones too, which takes no memory for a copy of them.
+    `external`: smaller ones too, which takes no memory for a copy of them. Custom ops are written
+    out as their references, so that the file runs anywhere.
     """
+    if references(model):
+        model = model.clone()
+        write_out(model)
     tensors = (value.const_value for value in model.graph.initializers.values())
     total = sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
     if total < EXTERNAL_FROM and not external:

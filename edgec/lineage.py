@@ -10,12 +10,60 @@ bodies of control-flow nodes names count too.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 
 import onnx_ir as ir
 
 from edgec.graphs import reads, subgraphs
+from edgec.kernels.marks import MARK, PLAIN
 from edgec.types import Graph
+
+
+def of_plain(model: ir.Model, last: ir.Node, given: ir.Value) -> str:
+    """What makes the one output of `last` out of `given`: for the metadata of what replaces it.
+
+    Its lineage then is what it was. Empty where something else is read that is not constant.
+    """
+    chain: set[ir.Node] = set()
+    stack = [last]
+    while stack:
+        node = stack.pop()
+        if node in chain:
+            continue
+        chain.add(node)
+        for value in node.inputs:
+            if value is None or value is given or value.const_value is not None:
+                continue
+            maker = value.producer()
+            if maker is None or list(subgraphs(maker)):
+                return ""
+            stack.append(maker)
+    places: dict[ir.Value, list[object]] = {given: []}
+    steps: list[list[object]] = []
+    for node in (one for one in model.graph if one in chain):
+        reads_of = [
+            None if v is None else places.get(v, _tensor(v.const_value)) for v in node.inputs
+        ]
+        version = model.opset_imports.get(node.domain)
+        steps.append([[node.domain, node.op_type, version, *_attributes(node)], reads_of])
+        for index, value in enumerate(node.outputs):
+            places[value] = [len(steps) - 1, index]
+    return json.dumps(steps)
+
+
+def _replayed(text: str, given: str) -> str:
+    """The lineage that `of_plain` has kept."""
+    made: list[str] = []
+    for head, inputs in json.loads(text):
+        parts = []
+        for one in inputs:
+            if one is None or isinstance(one, str):
+                parts.append(one or "")
+            else:
+                parts.append(_hash(made[one[0]], one[1]) if one else given)
+        made.append(_hash(*head, *parts))
+    return _hash(made[-1], 0)
 
 
 def lineages(graph: Graph) -> dict[str, str]:
@@ -26,11 +74,16 @@ def lineages(graph: Graph) -> dict[str, str]:
     for value in graph.model.graph.inputs:
         found.setdefault(value, _hash("input", value.name, value.dtype))
     for node in graph.model.graph:
+        if plain := node.metadata_props.get(PLAIN):
+            given = node.inputs[0]
+            found[node.outputs[0]] = _replayed(plain, "" if given is None else found[given])
+            continue
         base = _hash(
             node.domain,
             node.op_type,
             graph.model.opset_imports.get(node.domain),
-            *(part for key in sorted(node.attributes) for part in (key, _text(node, key))),
+            *filter(None, [node.metadata_props.get(MARK)]),
+            *_attributes(node),
             *_inner_weights(node),
             *("" if value is None else found[value] for value in node.inputs),
             *(found[value] for value in reads(node) if value not in node.inputs),
@@ -38,6 +91,10 @@ def lineages(graph: Graph) -> dict[str, str]:
         for index, value in enumerate(node.outputs):
             found[value] = _hash(base, index)
     return {str(value.name): digest for value, digest in found.items()}
+
+
+def _attributes(node: ir.Node) -> list[str]:
+    return [part for key in sorted(node.attributes) for part in (key, _text(node, key))]
 
 
 def _text(node: ir.Node, key: str) -> str:

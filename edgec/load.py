@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -11,6 +12,9 @@ import onnx_ir as ir
 
 from edgec.errors import EdgecError, InputError
 from edgec.external import check_weights
+from edgec.kernels import Kernels, find
+from edgec.kernels.marks import op
+from edgec.kernels.reference import NOTHING, attach, every_node
 from edgec.operators import check_model
 from edgec.types import Graph
 from edgec.validate import check_proto, first_line
@@ -18,9 +22,10 @@ from edgec.validate import check_proto, first_line
 MOST_BYTES = 2**31  # a protobuf cannot be larger; weights beyond it are external
 
 
-def load(path: Path) -> Graph:
+def load(path: Path, kernels: Kernels | None = None, stay: Mapping[str, bool] = NOTHING) -> Graph:
     """Read `path`; external data is checked and memory-mapped, never copied through protobuf.
 
+    `kernels`: custom ops that are known, by default the shipped ones; `stay`: see `attach`.
     Raises InputError for a file that is missing, truncated, not ONNX or not a sound graph, and
     UnsupportedError for operators of an unknown domain.
     """
@@ -34,10 +39,14 @@ def load(path: Path) -> Graph:
         )
     model = _read(path)
     _forget_sizes(model)
+    attach(model, find() if kernels is None else kernels, stay)
+    custom = frozenset(op(node) for node in every_node(model) if op(node))
     check_model(path, model)
     data = check_weights(path, model)
     total = size + sum(os.stat(file).st_size for file in data)
-    return Graph(model=model, source=path.name, sha256=_hash([path, *data]), bytes=total)
+    return Graph(
+        model=model, source=path.name, sha256=_hash([path, *data]), bytes=total, custom_ops=custom
+    )
 
 
 def _read(path: Path) -> ir.Model:

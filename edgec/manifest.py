@@ -22,6 +22,7 @@ from edgec.types import (
     Comparison,
     Decision,
     Gain,
+    KernelChoice,
     Ladder,
     Part,
     Plan,
@@ -108,6 +109,7 @@ def manifest(
             "methods": {part: str(one.method) for part, one in trial.recovery.items()},
             "recovery": [recovered(one) for one in trial.gains],
         },
+        **({"kernels": custom_ops} if (custom_ops := kernels(prepared.kernels)) else {}),
         **({"recipe": RECIPE} if RECIPE in samples.recipe.files else {}),
         "golden": {
             "inputs": "golden/inputs.npz",
@@ -205,6 +207,14 @@ def _rewrites(prepared: Prepared, plan: Plan) -> list[Rewrite]:
     """The canonical ones, and those of the runtimes that a plan uses."""
     used = plan.runtimes.values()
     return [*prepared.graph.rewrites, *(one for one in prepared.lowered if one.runtime in used)]
+
+
+def kernels(choices: Sequence[KernelChoice]) -> list[dict[str, Any]]:
+    """What computes custom ops, as JSON values."""
+    return [
+        {"op": one.op, "runtime": one.runtime, "native": one.native, "reason": one.reason}
+        for one in choices
+    ]
 
 
 def _where(one: Rewrite) -> str:

@@ -6,6 +6,7 @@ and the types of weights and graph inputs. Types in between are the runtime's to
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -74,10 +75,13 @@ def _check_operator(path: Path, node: ir.Node, opset: int, functions: set[tuple[
     if key in functions:
         return
     if node.domain not in KNOWN_DOMAINS:
+        begin = f"my-ops/{_folder(node)} {_shown(node.domain)} {_shown(node.op_type)}"
         raise UnsupportedError(
             f"{path}: node {named(node)} is {printable(f'{node.domain}::{node.op_type}')[:99]}, "
-            "an operator that neither ONNX nor the model defines",
-            hint="export it as standard ONNX operators, or add it to the model as an ONNX function",
+            "an operator that neither ONNX nor the model defines, and for which there is no kernel",
+            hint=f"write a kernel folder, which tools/new-kernel {begin} begins, and give "
+            "--kernels my-ops; or export it as standard ONNX operators, or add it to the model as "
+            "an ONNX function",
         )
     if node.domain not in STANDARD:
         return
@@ -180,3 +184,14 @@ def named(node: ir.Node) -> str:
         return brief(node.name)
     made = next((str(value.name) for value in node.outputs if value.name), "")
     return f"of {brief(made)}"
+
+
+def _folder(node: ir.Node) -> str:
+    """What the folder of a kernel for a node may be called: MyOp -> my_op."""
+    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", node.op_type)
+    return re.sub(r"[^a-z0-9_]+", "_", parts.lower())[:60] or "op"
+
+
+def _shown(text: str) -> str:
+    """A name as an argument of a command line; a made-up one where it could not be one."""
+    return text if re.fullmatch(r"[A-Za-z][A-Za-z0-9_.]{0,98}", text) else "NAME"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgec.able import HALF, known_bug, picky, written_out
+from edgec.kernels.marks import op
 from edgec.types import Part, Runtime, Scheme
 
 FLOATS = (Scheme.FLOAT32, Scheme.BFLOAT16, Scheme.FLOAT16)
@@ -23,6 +24,16 @@ def possible(scheme: Scheme, runtime: Runtime, part: Part, *, data: bool) -> tup
     found = other.with_data if data else other.without_data
     why = f"{scheme} is not possible: {other.reason} ({other.confidence}: {other.source})"
     return (first if found in runtime.refused else found), why
+
+
+def custom(node: ir.Node, runtime: Runtime) -> Verdict | None:
+    """A custom op computes in float, by a kernel of the runtime's or its reference; else None."""
+    if not op(node):
+        return None
+    native = runtime.natives.get(op(node))
+    if native is None:
+        return runtime.precision, f"written out as its reference on {runtime.name}", "kernels"
+    return Scheme.FLOAT32, f"native kernel of {op(node)}: {native.reason}", "kernels"
 
 
 def in_float(node: ir.Node, verdict: Verdict, runtime: Runtime, opset: int) -> Verdict:

@@ -88,7 +88,7 @@ class Judge:
         path = self._folder / "proof.onnx"
         save(model.clone(), path)
         try:
-            return Verdict(_distance(self._expected, self._run(path)))
+            return Verdict(distance(self._expected, self._run(path)))
         except EmitError as error:
             return Verdict(math.inf, error.message)
 
@@ -96,7 +96,7 @@ class Judge:
         """How far the source is from itself: without optimisations, and when it runs again."""
         if self._noise is None:
             found = [self._run(self._original), self._run(self._original, LEVELS[-1])]
-            self._noise = max(_distance(self._expected, one) for one in found)
+            self._noise = max(distance(self._expected, one) for one in found)
         return self._noise
 
     def _run(self, path: Path, level: str = LEVELS[0]) -> list[Feeds]:
@@ -259,7 +259,7 @@ def _outputs(
     return [session.run(feeds) for feeds in stream(samples, inputs)]
 
 
-def _distance(expected: Sequence[Feeds], found: Sequence[Feeds]) -> float:
+def distance(expected: Sequence[Feeds], found: Sequence[Feeds]) -> float:
     """The largest over samples and outputs; integers differ by the share that is not equal."""
     pairs = zip(expected, found, strict=True)
     return max(

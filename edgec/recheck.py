@@ -16,6 +16,8 @@ from edgec.buckets import trim
 from edgec.canonicalise import canonicalise
 from edgec.errors import GoalMissed, InputError
 from edgec.isolate import call
+from edgec.kernels import find as find_kernels
+from edgec.kernels.stage import runnable
 from edgec.load import load
 from edgec.metrics.labels import NO_LABELS, Sheet
 from edgec.metrics.labels import read as read_labels
@@ -26,6 +28,7 @@ from edgec.runtime import Bundle
 from edgec.runtime import load as open_bundle
 from edgec.runtime.buckets import Buckets, mute, parse
 from edgec.runtime.built import spare
+from edgec.runtime.model import refuse_native_code
 from edgec.types import (
     STAND_IN,
     Artifact,
@@ -76,10 +79,14 @@ def recheck(
     wanted: Sequence[str],
     labels: Path | None,
     threads: int,
+    kernels: Path | None = None,
+    *,
+    native_code: bool = False,
 ) -> Recheck:
     """Compare `bundle` with `model` on every file of `folder`, also by the `wanted` metrics.
 
-    Raises InputError where the bundle was built from another model, or data or labels do not fit.
+    `kernels`: custom ops of the model; `native_code`: see `edgec.runtime.model.load`. Raises
+    InputError where the bundle was built from another model, or data or labels do not fit.
     """
     chosen = [metrics.metric(text) for text in wanted]
     for one in chosen:
@@ -89,18 +96,22 @@ def recheck(
         place = Path(temporary)
         with Bundle(bundle) as opened:
             page, recipe = opened.manifest, stored(opened)
+            if not native_code:
+                refuse_native_code(page)
             for name in opened.manifest["files"]:
                 if name.startswith("engines/"):
                     (place / Path(name).name).write_bytes(opened.read(name))
             for name in opened.manifest.get("spares", {}):
                 spare(opened, name, place / Path(name).name)
-        source = load(model)
+        stay = {row["op"]: True for row in page.get("kernels", ()) if row["native"]}
+        source = load(model, find_kernels(kernels), stay)
         if source.sha256 != page["source"]["sha256"]:
             raise InputError(
                 f"{model} is not the model that {bundle} was built from",
                 hint=f"it was built from a file called {page['source']['name']}",
             )
         graph = canonicalise(source, _ranges(page))
+        model = runnable(model, kernels, graph, place)
         inputs = data.inputs(graph)
         samples = data.open_samples(folder, inputs, MOST_FILES, recipe, place / "samples")
         files = samples.files
@@ -217,7 +228,7 @@ def _answers(
     """For each metric what it takes of the original's and of the bundle's outputs, by file."""
     reference = Reference(model, threads)
     found: list[tuple[Answers, Answers]] = [([], []) for _ in takes]
-    with open_bundle(bundle, threads) as opened:
+    with open_bundle(bundle, threads, native_code=True) as opened:  # as was asked before
         for path, feeds in zip(files, data.stream(files, inputs), strict=True):
             both = mute(reference.run(feeds), feeds, buckets), opened.run(feeds)
             samples = count(feeds, both[0])

@@ -51,7 +51,7 @@ def race(
     def timed(some: Sequence[bench.Case], rounds: int = ROUNDS) -> list[bench.Timing]:
         return bench.measure(some, feeds, rounds=rounds, calls_per_round=calls)
 
-    cases = [bench.Case(name, path, threads) for name, path in models.items()]
+    cases = [bench.Case(name, path, threads, native_code=True) for name, path in models.items()]
     failed: dict[str, EmitError] = {}
     try:
         first, *timings = timed([base, *cases])

@@ -21,6 +21,7 @@ from edgec.extents import extents
 from edgec.gather import Gathered
 from edgec.graphs import extract, save, weight_bytes
 from edgec.join import join
+from edgec.kernels.marks import op
 from edgec.lower import lower
 from edgec.moments import Stored, second_moments
 from edgec.needs import union
@@ -34,6 +35,7 @@ from edgec.types import (
     Engine,
     Gain,
     Graph,
+    KernelChoice,
     Part,
     Plan,
     Policy,
@@ -54,7 +56,7 @@ class Prepared:
     """What the first stages make of a job, before any backend is needed.
 
     `notes`: what the user should know of the choice of runtimes; `lowered`: what lowering to each
-    runtime does, as it was proven.
+    runtime does, as it was proven; `kernels`: what computes the custom ops of the model.
     """
 
     graph: Graph
@@ -65,6 +67,7 @@ class Prepared:
     inputs: tuple[data.Input, ...]
     notes: tuple[str, ...] = ()
     lowered: tuple[Rewrite, ...] = ()
+    kernels: tuple[KernelChoice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,8 +220,12 @@ class Trials:
                 for one in self._prepared.lowered
                 if one.failure and one.runtime == joined.runtime.name
             )
-            model = lower(model, joined.runtime, off)
-            engines.append(replace(joined, model=model, off=off, extents=self._extents))
+            plugged, runtime = None, joined.runtime
+            if runtime.backend == "tensorrt" and any(map(op, model.graph)):
+                plugged, runtime = lower(model, runtime, off), replace(runtime, natives={})
+            model = lower(model, runtime, off)
+            ready = replace(joined, model=model, off=off, extents=self._extents, plugged=plugged)
+            engines.append(ready)
         given = [str(value.name) for value in self._prepared.graph.model.graph.outputs]
         engines = list(narrowed(engines, given))
         for engine in engines:

@@ -126,6 +126,7 @@ class Graph:
     bytes: int
     shapes: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)
     rewrites: tuple[Rewrite, ...] = ()
+    custom_ops: frozenset[str] = frozenset()  # of the source model, domain::name
 
 
 @dataclass(frozen=True)
@@ -507,7 +508,8 @@ class Runtime:
     INT8 weights alone unpack them once, to float; `settings` go to the opener. `dtypes`: what its
     hardware computes with; `refused`: schemes that it therefore cannot have, with the reason;
     `instead`: what schemes become that it does not have; `unsupported`: ops that it lacks, with the
-    source; `tolerates`: the newest opset that it takes of a model that cannot sink to `max_opset`.
+    source; `tolerates`: the newest opset that it takes of a model that cannot sink to `max_opset`;
+    `natives`: custom ops that it has native kernels for.
     """
 
     name: str
@@ -534,6 +536,24 @@ class Runtime:
     unsupported: Mapping[str, str] = field(default_factory=dict)
     bugs: tuple[Bug, ...] = ()
     tolerates: int = 0
+    natives: Mapping[str, KernelChoice] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """What computes a custom op (domain::name): a native kernel or the reference; see `Revision`.
+
+    `files`: what was compiled; `plugin`: see `edgec.runtime.tensorrt_plugins`.
+    """
+
+    op: str
+    runtime: str
+    native: bool
+    reason: str
+    measured: str = ""
+    files: tuple[Path, ...] = ()
+    backend: str = ""
+    plugin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -635,7 +655,7 @@ class Engine:
 
     `precision`: what the float ops of the engine compute with; `half`: whether float weights are
     stored in 16 bits. `off`: lowering rewrites that failed here. `extents`: of the dimensions that
-    vary, by name.
+    vary, by name. `plugged`: the model with nodes of plugins, which `model` writes out.
     """
 
     name: str
@@ -650,6 +670,7 @@ class Engine:
     model: ir.Model
     off: tuple[Rewrite, ...] = ()
     extents: Mapping[str, Extent] = field(default_factory=dict)
+    plugged: ir.Model | None = None
 
 
 @dataclass(frozen=True)
@@ -791,3 +812,4 @@ class Report:
     contenders: tuple[Contender, ...]
     chosen: str
     notes: tuple[str, ...]
+    kernels: tuple[KernelChoice, ...] = ()

@@ -177,8 +177,8 @@ def test_where_the_source_does_not_run_nothing_is_proven(tmp_path: Path) -> None
 )
 def test_the_distance(found: np.ndarray, distance: float) -> None:
     expected = [{"y": np.float32([1, 2, np.nan])}]
-    assert stage._distance(expected, [{"y": found}]) == pytest.approx(distance)
-    assert stage._distance([{"y": np.array([1, 2])}], [{"y": np.array([1, 3])}]) == 0.5
+    assert stage.distance(expected, [{"y": found}]) == pytest.approx(distance)
+    assert stage.distance([{"y": np.array([1, 2])}], [{"y": np.array([1, 3])}]) == 0.5
 
 
 def test_the_places_of_a_rule() -> None:

@@ -47,6 +47,7 @@ def test_the_order_and_the_equations() -> None:
     assert [rule.name for rule in CANONICAL] == [
         "inline-functions",
         "lift-opset",
+        "write-out-custom-ops",
         "materialise-constants",
         "fold-constants",
         "fold-known-sizes",
@@ -78,6 +79,7 @@ def test_the_order_and_the_equations() -> None:
         "plain-key-transpose",
         "remove-identity",
         "infer-types",
+        "fuse-group-norm-silu",
     ]
     for rule in CANONICAL:
         assert "->" in rule.equation, rule.name

@@ -30,6 +30,15 @@ stack_option = click.option(
 )
 
 
+kernels_option = click.option(
+    "--kernels",
+    type=FILE,
+    metavar="FOLDER",
+    help="Custom ops: a folder of one or several. A build compiles and runs their native kernels, "
+    "which are their author's code.",
+)
+
+
 def job_options(function: Command) -> Command:
     """The options that `build` and `plan` share."""
     options = [
@@ -47,6 +56,7 @@ def job_options(function: Command) -> Command:
             show_default=True,
             help="How they are read: tensors (.npz), images, text, audio, image-text, or a file.",
         ),
+        kernels_option,
         click.option("--policy", type=FILE, help="What you want per part, op or node (TOML)."),
         click.option("--backend", help="Build for this backend or runtime alone."),
         click.option(
@@ -106,7 +116,8 @@ def calibration_options(function: Command) -> Command:
         click.option(
             "--native/--no-native",
             default=True,
-            help="Count histograms in compiled code, where there is a C compiler; else in numpy.",
+            help="Compile what is compiled here: histograms, else counted in numpy, and native "
+            "kernels of custom ops, else run as their references.",
         ),
         click.option(
             "--checkpoint",

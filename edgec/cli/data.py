@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.cli.common import FILE, Page, json_option, parse_shapes, threads_option, write_json
+from edgec.cli.common import (
+    FILE,
+    Page,
+    json_option,
+    kernels_option,
+    parse_shapes,
+    threads_option,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from edgec.audit import Audit
@@ -39,6 +47,7 @@ def command() -> None:
     metavar="NAME=1x3x224x224",
     help="Fix or bound an input's shape; a dimension may be a range: ids=1x1..128.",
 )
+@kernels_option
 @click.option("--plot", type=FILE, metavar="FILE.svg", help="Draw how the ranges converge.")
 @click.option("--strict", is_flag=True, help="Exit with 7 where there are warnings.")
 @threads_option

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.cli.common import FILE, Page, json_option, parse_shapes, stack_option, write_json
+from edgec.cli.common import (
+    FILE,
+    Page,
+    json_option,
+    kernels_option,
+    parse_shapes,
+    stack_option,
+    write_json,
+)
 from edgec.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,6 +51,7 @@ MOST_NODES = 3  # names in a line of the table; JSON has all
     default=True,
     help="Ask the backend that is installed for every node, or trust the table.",
 )
+@kernels_option
 @json_option
 def command(
     model: Path,
@@ -54,6 +63,7 @@ def command(
     save_node: Path | None,
     every: bool,
     ask: bool,
+    kernels: Path | None,
     json_file: str | None,
 ) -> None:
     """Show the parts of MODEL.onnx: sizes, work, what crosses between them, what they are made of.
@@ -63,6 +73,7 @@ def command(
     built.
     """
     from edgec.inspection import inspect
+    from edgec.kernels import find
     from edgec.load import load
     from edgec.policy import load_policy
     from edgec.target import load_target
@@ -73,8 +84,8 @@ def command(
             hint="give --target, with host for this machine",
         )
     found_target = None if target is None else load_target(target, stack)
-    wishes = load_policy(policy)
-    found = inspect(load(model), parse_shapes(shapes), found_target, policy=wishes, ask=ask)
+    wishes, source = load_policy(policy), load(model, find(kernels))
+    found = inspect(source, parse_shapes(shapes), found_target, policy=wishes, ask=ask)
     out = Page(json_file)
     _show(out, found)
     if html is not None:

@@ -32,7 +32,8 @@ def command(model: Path, shapes: tuple[str, ...], json_file: str | None, **optio
     Nothing is measured and no backend is needed; a build may revise what it cannot confirm.
     """
     from edgec.build import Job, prepare, propose
-    from edgec.manifest import group
+    from edgec.manifest import group, kernels
+    from edgec.report.page import kernels as kernel_lines
     from edgec.runtime.buckets import as_json
 
     job = Job(model=model, shapes=parse_shapes(shapes), **options)
@@ -64,7 +65,7 @@ def command(model: Path, shapes: tuple[str, ...], json_file: str | None, **optio
         page.line(f"{part.name}: {part.reason}; {_reason(prepared, part)}")
         for line in told[part.name]:
             page.line(f"  {line}")
-    for line in (*_grids(prepared), *prepared.notes):
+    for line in (*_grids(prepared), *kernel_lines(prepared.kernels), *prepared.notes):
         page.line(line)
     if target.software.note:
         page.line(f"stack {target.stack}: {target.software.note}")
@@ -79,6 +80,7 @@ def command(model: Path, shapes: tuple[str, ...], json_file: str | None, **optio
             "stack": target.stack,
             "verified": target.verified,
             "notes": [*_grids(prepared), *prepared.notes],
+            "kernels": kernels(prepared.kernels),
             "parts": [
                 {
                     "name": part.name,

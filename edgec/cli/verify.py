@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgec.cli.common import FILE, Page, json_option, threads_option, write_json
+from edgec.cli.common import (
+    FILE,
+    Page,
+    json_option,
+    kernels_option,
+    threads_option,
+    write_json,
+)
 from edgec.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,6 +72,12 @@ Intervals: paired percentile bootstrap over samples, 2000 times; map 500 times.
     help="A task metric, see below. May be given several times.",
 )
 @click.option("--labels", type=FILE, help="What the samples are, see below.")
+@kernels_option
+@click.option(
+    "--native-code",
+    is_flag=True,
+    help="Run native kernels that the bundle holds: code of whoever made it.",
+)
 @threads_option
 @json_option
 def command(
@@ -73,6 +86,8 @@ def command(
     data: Path | None,
     wanted: tuple[str, ...],
     labels: Path | None,
+    kernels: Path | None,
+    native_code: bool,
     threads: int,
     json_file: str | None,
 ) -> int:
@@ -91,6 +106,7 @@ def command(
         from edgec.runtime.cli import main
 
         arguments = ["verify", str(bundle), "--threads", str(threads)]
+        arguments += ["--native-code"] if native_code else []
         return main(arguments + (["--json", json_file] if json_file else []), program="edgec")
     if data is None:
         raise InputError("nothing to compare on", hint="give --data FOLDER")
@@ -100,7 +116,16 @@ def command(
     from edgec.recheck import recheck
     from edgec.report.page import comparisons
 
-    found = recheck(bundle, against, data, wanted, labels, threads or os.cpu_count() or 1)
+    found = recheck(
+        bundle,
+        against,
+        data,
+        wanted,
+        labels,
+        threads or os.cpu_count() or 1,
+        kernels,
+        native_code=native_code,
+    )
     out = Page(json_file)
     comparisons(out, (*found.parts, *found.outputs))
     _show(out, found.figures)

@@ -78,7 +78,7 @@ def demonstrate(
     reference = Reference(source, threads)
     before = data.embed(reference.run, held_out)
     say("embedding pictures and captions with the bundle")
-    with load(report.bundle, threads) as bundle:
+    with load(report.bundle, threads, native_code=True) as bundle:
         after = data.embed(bundle.run, held_out)
     nearest = [np.argmax(images @ texts.T, axis=1) for images, texts in (before, after)]
     return Demonstration(
@@ -115,7 +115,10 @@ def _races(bundle: Path, source: Path, samples: Path, threads: int) -> tuple[Rac
     found = []
     for caption, feeds in kinds.items():
         built, original = bench.measure(
-            [bench.Case("bundle", bundle, threads), bench.Case("FP32", source, threads)],
+            [
+                bench.Case("bundle", bundle, threads, native_code=True),
+                bench.Case("FP32", source, threads),
+            ],
             feeds,
             rounds=ROUNDS,
             calls_per_round=CALLS,

@@ -233,7 +233,8 @@ static size_t one(const CustomOp *op) { return (void)op, 1; }
 static int required(const CustomOp *op, size_t i) { return (void)op, (void)i, 0; }
 
 static const CustomOp histogram = {
-    VERSION, create, name, provider, type, one, type, one, compute, free, required, required, {0}
+    VERSION, create, name, provider, type, one, type, one, compute, free, required, required,
+    NULL, {0}, NULL, NULL, {0}
 };
 
 Handle RegisterCustomOps(Handle options, const ApiBase *base)

@@ -92,6 +92,10 @@ def as_json(report: Report) -> dict[str, Any]:
             }
             for one in report.contenders
         ],
+        "kernels": [
+            {key: getattr(one, key) for key in ("op", "runtime", "native", "reason", "measured")}
+            for one in report.kernels
+        ],
         "notes": list(report.notes),
     }
 

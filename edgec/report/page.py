@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgec.cli.common import Page, megabytes
 from edgec.report import finite, report_path
 from edgec.revise import worst
-from edgec.types import Comparison, Gain, Report
+from edgec.types import Comparison, Gain, KernelChoice, Report
 
 
 def show(report: Report, json_file: str | None) -> None:
@@ -46,6 +46,8 @@ def show(report: Report, json_file: str | None) -> None:
         moved = f" on {step.runtime}" if step.runtime else ""
         text = f"revised: {step.part}: {step.before} -> {step.after}{moved}: {step.reason}"
         out.line(text + (f" ({step.measured})" if step.measured else ""))
+    for line in kernels(report.kernels):
+        out.line(line)
     for plan in report.contenders:
         if plan.speed is None:
             out.line(f"failed: {plan.name}: {plan.failure}")
@@ -104,3 +106,12 @@ def gains(out: Page, found: Sequence[Gain]) -> None:
             if one.part == part and (one.kept or one.after_db != one.before_db)
         ]
         out.line(f"recovered: {part}: {'; '.join(steps)}")
+
+
+def kernels(choices: Sequence[KernelChoice]) -> list[str]:
+    """What computes custom ops, a line for each op and runtime."""
+    return [
+        f"custom op {one.op} on {one.runtime}: {'native kernel' if one.native else 'reference'}: "
+        f"{one.reason}{f' ({one.measured})' if one.measured else ''}"
+        for one in choices
+    ]

@@ -31,9 +31,11 @@ from edgec.rules import (
     fused_products,
     gelu,
     group_norm,
+    group_norm_silu,
     hard_swish,
     identity,
     instance_norm,
+    kernel_references,
     known_sizes,
     layer_norm,
     mish,
@@ -71,6 +73,7 @@ CANONICAL = tuple(
     for module in (
         functions,
         opset,
+        kernel_references,
         constant_of_shape,
         constants,
         known_sizes,
@@ -102,5 +105,6 @@ CANONICAL = tuple(
         attention_keys,
         identity,
         types,
+        group_norm_silu,
     )
 )

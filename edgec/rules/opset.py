@@ -14,6 +14,7 @@ from onnxscript import version_converter
 
 from edgec.errors import UnsupportedError
 from edgec.graphs import add_initialiser
+from edgec.kernels.marks import aside
 
 NAME = "lift-opset"
 WHOLE = True
@@ -27,7 +28,8 @@ def apply(model: ir.Model) -> int:
         return 0
     shapes = {str(v.name): v.shape for v in (*model.graph.inputs, *model.graph.outputs)}
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    version_converter.convert_version(model, LIFTED, fallback=True)
+    with aside(model):
+        version_converter.convert_version(model, LIFTED, fallback=True)
     if model.opset_imports.get("", 1) != LIFTED:
         raise UnsupportedError(
             f"the model's opset {before} could not be lifted to {LIFTED}",

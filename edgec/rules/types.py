@@ -6,8 +6,10 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgec.graphs import infer_shapes
+from edgec.kernels.reference import type_outputs
 
 NAME = "infer-types"
+MOST_ROUNDS = 64  # one for each custom op behind another of which ONNX infers nothing
 WHOLE = True
 
 
@@ -16,7 +18,10 @@ def apply(model: ir.Model) -> int:
     common.NameFixPass()(model)
     common.RemoveUnusedNodesPass()(model)  # an output that nothing reads needs no name
     missing = _untyped(model)
-    infer_shapes(model)
+    for _ in range(MOST_ROUNDS):
+        infer_shapes(model)
+        if not type_outputs(model):
+            break
     return len(missing) - len(_untyped(model))
 
 

@@ -31,7 +31,7 @@ _NO_SETTINGS: Settings = MappingProxyType({})
 class Case(NamedTuple):
     """What to measure: a bundle, or one engine's file (`.onnx`, `.xml`, `.ort`) with its backend.
 
-    threads None: its own default.
+    threads None: its own default. `native_code`: whether a bundle's native kernels may run.
     """
 
     label: str
@@ -39,6 +39,7 @@ class Case(NamedTuple):
     threads: Optional[int] = None
     settings: Settings = _NO_SETTINGS
     backend: str = "onnxruntime"
+    native_code: bool = False
 
 
 class Timing(NamedTuple):
@@ -145,7 +146,7 @@ class _Child:
         self._errors = folder / "stderr-{}".format(index)
         path = os.path.abspath(str(case.path))
         what = {"path": path, "threads": case.threads, "settings": dict(case.settings)}
-        what["backend"] = case.backend
+        what.update(backend=case.backend, native_code=case.native_code)
         inputs = str(folder / "inputs.npz")
         flags = ["-I"] if sys.flags.isolated else []
         with open(str(self._errors), "wb") as errors:

@@ -153,8 +153,17 @@ def _made(bundle: Bundle, engine: Mapping[str, Any], choice: Choice) -> Ready:
         return Ready("onnxruntime", "cpu", source, ONNXRUNTIME)
     if not choice.file:
         return _shipped(bundle, engine)
-    settings = _settings(bundle, engine)
+    settings = dict(_settings(bundle, engine), plugins=plugins(bundle, engine, step))
     return Ready(engine["backend"], engine["device"], Path(choice.file), settings)
+
+
+def plugins(
+    bundle: Bundle, engine: Mapping[str, Any], step: Mapping[str, Any]
+) -> List[Dict[str, Any]]:
+    """The plugins that a step needs, with their files; see `tensorrt_plugins`."""
+    declared = engine["build"].get("plugins", ()) if step.get("plugins") else ()
+    files = ("cubin", "launch")
+    return [dict(one, **{what: str(bundle.path(one[what])) for what in files}) for one in declared]
 
 
 def _settings(bundle: Bundle, engine: Mapping[str, Any]) -> Dict[str, Any]:

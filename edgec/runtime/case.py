@@ -46,7 +46,7 @@ def _open(case: Dict[str, Any], inputs: Path) -> Callable[[], object]:
             settings["threads"] = threads
         session = opener(case["backend"])(path, settings)
         return lambda: session.run(feeds)
-    model = load(path, threads, settings)
+    model = load(path, threads, settings, case["native_code"])
     return lambda: model.run(feeds)
 
 

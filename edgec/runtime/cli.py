@@ -51,6 +51,14 @@ def _parser(bundle: Optional[str], program: str) -> argparse.ArgumentParser:
             sub.add_argument("bundle", metavar="BUNDLE", help="a .edgec file or its folder")
         sub.add_argument("--threads", type=_count, metavar="N", help="0: the backend's choice")
         sub.add_argument("--json", metavar="FILE", help="write the result as JSON; - for stdout")
+        if bundle is None:
+            sub.add_argument(
+                "--native-code",
+                action="store_true",
+                help="run native kernels that the bundle holds: code of whoever made it",
+            )
+        else:
+            sub.set_defaults(native_code=True)  # this very program comes from the bundle
         sub.set_defaults(verb=verb, **({} if bundle is None else {"bundle": bundle}))
         return sub
 
@@ -112,7 +120,7 @@ def _run(options: argparse.Namespace) -> Dict[str, Any]:
         options.refuse("give --inputs, --golden, or what the recipe reads: --image, --text, …")
     if len(dict(options.item)) < len(options.item):
         options.refuse("--item: the same name twice")
-    with load(options.bundle, options.threads) as model:
+    with load(options.bundle, options.threads, native_code=options.native_code) as model:
         if options.golden:
             feeds = model.golden_inputs()
         elif options.inputs is not None:
@@ -153,11 +161,13 @@ def _bench(options: argparse.Namespace) -> Dict[str, Any]:
     with Bundle(options.bundle) as bundle:
         golden = bundle.arrays(bundle.manifest["golden"]["inputs"])
     feeds = npz.read(options.inputs, str(options.inputs)) if options.inputs else golden
-    cases = [Case("bundle", Path(options.bundle), options.threads)]
+    trusted = options.native_code
+    cases = [Case("bundle", Path(options.bundle), options.threads, native_code=trusted)]
     if options.against is not None:
         if not options.against.exists():
             raise InputError("{} does not exist".format(options.against), hint="Give a model.")
-        cases.append(Case(options.against.name, options.against, options.threads))
+        name, other = options.against.name, options.against
+        cases.append(Case(name, other, options.threads, native_code=trusted))
     timings = measure(
         cases, feeds, rounds=options.rounds, warmup=options.warmup, calls_per_round=options.calls
     )
@@ -183,7 +193,7 @@ def _bench(options: argparse.Namespace) -> Dict[str, Any]:
 def _verify(options: argparse.Namespace) -> Dict[str, Any]:
     from edgec.runtime.model import load
 
-    with load(options.bundle, options.threads) as model:
+    with load(options.bundle, options.threads, native_code=options.native_code) as model:
         test = model.self_test()
     for check in test.outputs:
         line = "{}: max abs error {:.3g} (limit {:.3g}), cosine {:.6f}: {}".format(
@@ -220,6 +230,7 @@ def _finish(options: argparse.Namespace) -> Dict[str, Any]:
         memory=options.max_mb * 10**6,
         calibrate=str(options.calibrate.absolute()) if options.calibrate else "",
         threads=options.threads,
+        native_code=options.native_code,
     )
     page = finish(options.bundle, wishes, lambda line: _tell(options, line))
     timings = page["timings"]

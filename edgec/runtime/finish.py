@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 from edgec.errors import EdgecError, EmitError, InputError
 from edgec.runtime import apart, built, stamp
 from edgec.runtime.bundle import Bundle
+from edgec.runtime.model import refuse_native_code
 from edgec.runtime.tensorrt_build import digest
 
 _TEST_SECONDS = 900.0
@@ -31,7 +32,8 @@ class Wishes(NamedTuple):
     """`onnxruntime`: that alone, on whatever device. `again`: forget what was built.
 
     `seconds`: for one engine; `memory`: bytes for its builder, 0: most of what is free;
-    `calibrate`: a folder of samples for TensorRT's own calibration, or "".
+    `calibrate`: a folder of samples for TensorRT's own calibration, or "". `native_code`: as `load`
+    has it.
     """
 
     onnxruntime: bool = False
@@ -40,6 +42,7 @@ class Wishes(NamedTuple):
     memory: int = 0
     calibrate: str = ""
     threads: Optional[int] = None
+    native_code: bool = False
 
 
 def finish(path: str, wishes: Wishes, say: Callable[[str], None]) -> Dict[str, Any]:
@@ -48,6 +51,8 @@ def finish(path: str, wishes: Wishes, say: Callable[[str], None]) -> Dict[str, A
     UnsupportedError: another device. EmitError: not even the last step passes the self-test.
     """
     with Bundle(path) as bundle:
+        if not wishes.native_code:
+            refuse_native_code(bundle.manifest)
         engines = built.waiting(bundle)
         device = stamp.probe(engines[0]["build"]["module"])
         if not wishes.onnxruntime:
@@ -225,6 +230,7 @@ class _Work:
             "capabilities": plan["requires"]["capabilities"],
             "dla": plan["dla"],
             "flags": plan["flags"],
+            "plugins": built.plugins(self._bundle, engine, step),
         }
         free = apart.available()
         text = "engine {}: building {}; the builder needs about {:.0f} MB, {:.0f} MB are free"
@@ -290,7 +296,8 @@ def label(step: Mapping[str, Any]) -> str:
     """A step of a build plan, for people."""
     by = "ONNX Runtime" if step["by"] == "onnxruntime" else "TensorRT"
     form = " by a calibration cache" if step["form"] == "implicit" else ""
-    return "{} on {}{}".format(_LABELS[step["precision"]], by, form)
+    plugins = " with plugins" if step.get("plugins") else ""
+    return "{} on {}{}{}".format(_LABELS[step["precision"]], by, form, plugins)
 
 
 def _write(path: Path, page: Mapping[str, Any]) -> None:

@@ -16,7 +16,8 @@ WARMUP, CALLS = 3, 20
 def test(request: Mapping[str, Any]) -> Dict[str, Any]:
     """Open the engines as chosen, and run the golden sample as `Model.self_test` does."""
     choices = {name: Choice(*row) for name, row in request["choices"].items()}
-    with Model(Bundle(request["bundle"]), request["threads"], choices=choices) as model:
+    bundle, threads = Bundle(request["bundle"]), request["threads"]
+    with Model(bundle, threads, choices=choices, native_code=True) as model:  # finish has asked
         found = model.self_test()
         problems = ["{}: {}".format(one.name, one.problem) for one in found.outputs if one.problem]
         return {

@@ -229,6 +229,8 @@ def _file_problems(manifest: Dict[str, Any]) -> Iterator[str]:
         wanted += [engine["artifact"]] + engine["data_files"]
     spares = manifest.get("spares", {})
     for engine in manifest["engines"]:
+        for plugin in engine.get("build", {}).get("plugins", ()):
+            wanted += [plugin["cubin"], plugin["launch"]]
         for step in engine.get("build", {}).get("steps", ()):
             wanted += [step["cache"]] if "cache" in step else []
             wanted += [] if step["model"] in spares else [step["model"]]

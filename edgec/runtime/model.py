@@ -26,6 +26,7 @@ class Model:
         threads: Optional[int] = None,
         settings: Optional[Mapping[str, Any]] = None,
         choices: Optional[Mapping[str, Choice]] = None,
+        native_code: bool = False,
     ) -> None:
         """As `load` says. `threads`: 0 leaves it to the backend, None keeps the bundle's.
 
@@ -39,6 +40,8 @@ class Model:
         self._steps: List[_Step] = []
         last_use = _last_uses(bundle.manifest)
         try:
+            if not native_code:
+                refuse_native_code(bundle.manifest)
             ready = resolve(bundle, choices)
             for index, (engine, one) in enumerate(zip(bundle.manifest["engines"], ready)):
                 given = _given(settings or {}, one.backend, bundle.manifest)
@@ -163,6 +166,20 @@ class _Step:
         return {name: made[name] for name in self._outputs}
 
 
+def refuse_native_code(manifest: Mapping[str, Any]) -> None:
+    """Raise InputError where a bundle holds code of others that opening its engines would run."""
+    files: List[str] = []
+    for engine in manifest["engines"]:
+        if engine["settings"].get("kernels"):
+            files += engine["data_files"] or [engine["artifact"]]
+        for plugin in engine.get("build", {}).get("plugins", ()):
+            files += [plugin["cubin"], plugin["launch"]]
+    if files:
+        message = "the bundle holds native kernels ({}), whose code would run here"
+        hint = "If you trust where it comes from: --native-code, or load(path, native_code=True)."
+        raise InputError(message.format(", ".join(sorted(set(files)))), hint=hint)
+
+
 def _last_uses(manifest: Mapping[str, Any]) -> Dict[str, int]:
     last: Dict[str, int] = {}
     for index, engine in enumerate(manifest["engines"]):
@@ -190,12 +207,16 @@ def load(
     path: Union[str, Path],
     threads: Optional[int] = None,
     settings: Optional[Mapping[str, Any]] = None,
+    native_code: bool = False,
 ) -> Model:
     """Open and verify the bundle at `path` (a `.edgec` file or its folder) and its engines.
+
+    `native_code`: whether native kernels of custom ops may be run, which are code of whoever made
+    the bundle; one that has such kernels is refused otherwise.
 
     `settings` override those of the engines: of all, or, under the name of a backend, of its own:
     `{"onnxruntime": {"spinning": "never"}, "openvino": {"hint": "throughput"}}`. Names of built-in
     backends that the bundle does not use are no mistake.
     Raises InputError (bundle, settings), ToolchainError (backend).
     """
-    return Model(Bundle(path), threads, settings)
+    return Model(Bundle(path), threads, settings, native_code=native_code)

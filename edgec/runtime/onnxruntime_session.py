@@ -24,7 +24,7 @@ The other settings stand in `onnxruntime_settings`.
 
 import re
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NoReturn, Tuple, Union
+from typing import Any, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import onnxruntime
@@ -135,7 +135,7 @@ def open_artifact(artifact: Union[Path, bytes], settings: Mapping[str, Any]) -> 
     else:
         check_external(artifact, label)
     checked = parse(settings)
-    options = session_options(checked)
+    options = session_options(checked, artifact.parent if isinstance(artifact, Path) else None)
     # Otherwise a file's name would decide how it is read, and not what was looked at above.
     options.add_session_config_entry("session.load_model_format", "ORT" if own_format else "ONNX")
     source = str(artifact) if isinstance(artifact, Path) else artifact
@@ -155,8 +155,11 @@ def open_artifact(artifact: Union[Path, bytes], settings: Mapping[str, Any]) -> 
     return OnnxRuntimeSession(session)
 
 
-def session_options(checked: Options) -> Any:
-    """onnxruntime's `SessionOptions` for checked settings."""
+def session_options(checked: Options, folder: Optional[Path] = None) -> Any:
+    """onnxruntime's `SessionOptions` for checked settings. `folder`: where its kernels lie.
+
+    ToolchainError: a library of custom ops does not load here.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = checked.threads
@@ -167,7 +170,40 @@ def session_options(checked: Options) -> Any:
     options.enable_mem_pattern = checked.memory_pattern
     for key, value in checked.entries:
         options.add_session_config_entry(key, value)
+    if checked.kernels:
+        _check_cpu(checked.kernels_need)
+    for name in checked.kernels:
+        _register(options, name, folder)
     return options
+
+
+def _check_cpu(needed: Sequence[str]) -> None:
+    """What the kernels take for granted would else end the process (SIGILL)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    lines = [line.partition(":") for line in text.splitlines()]
+    known = {
+        flag for key, _, v in lines if key.strip() in ("flags", "Features") for flag in v.split()
+    }
+    lacking = [flag for flag in needed if flag not in known]
+    if lacking:
+        message = "the native kernels need a CPU with {}".format(", ".join(lacking))
+        hint = "Build for a target whose CPUs are like this one, or with --no-native."
+        raise ToolchainError(message, hint=hint)
+
+
+def _register(options: Any, name: str, folder: Optional[Path]) -> None:
+    if folder is None:
+        message = "the kernels of a model come as files beside it, and this model is no file"
+        raise InputError(message, hint=_REBUILD)
+    try:
+        options.register_custom_ops_library(str((folder / name).absolute()))
+    except Exception as error:  # onnxruntime's exceptions share no base but this
+        message = "the native kernel {} does not load here: {}".format(name, _first_line(error))
+        hint = "Build on a system as old as this one, or without native kernels: --no-native."
+        raise ToolchainError(message, hint=hint) from error
 
 
 def _check_age(label: str) -> None:

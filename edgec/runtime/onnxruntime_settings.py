@@ -18,6 +18,9 @@ is not listed here is refused. This module needs no onnxruntime.
                               seen; true by default
     denormals_as_zero         compute with 0 for numbers below 1.2e-38; false by default
     config                    further session entries, by the names in CONFIG
+    kernels                   names of libraries of custom ops, which lie beside the model; none by
+                              default. Opening the engine runs their code: see `edgec.runtime.model`
+    kernels_need              flags of the CPU that they take for granted, as /proc/cpuinfo has them
 
 `parallel` is for towers that do not fill the cores alone; each running op still has `threads`
 workers, so that their product should be the number of cores. Try it on the device: two equal INT8
@@ -37,7 +40,7 @@ asks for it, and all that compute are that thread and those that it starts.
 """
 
 import re
-from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, NoReturn, Tuple
+from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, NoReturn, Pattern, Tuple
 
 from edgec.errors import InputError
 
@@ -95,6 +98,8 @@ CONFIG = {
     "mlas.qnbit.force_fp32": _FLAG,
 }
 _FORMS = "config is an object, disabled_optimizers a list"
+_FEATURE = re.compile(r"[a-z0-9_]{1,40}\Z")
+_LIBRARY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,200}\.so\Z")
 _OPTIMIZER = re.compile(r"[A-Za-z0-9_]{1,100}\Z")
 _HINT = "Build the bundle again with this version of edgec, or correct the settings given to load."
 
@@ -110,6 +115,8 @@ class Options(NamedTuple):
     memory_pattern: bool
     disabled: FrozenSet[str]
     entries: Tuple[Tuple[str, str], ...]
+    kernels: Tuple[str, ...] = ()
+    kernels_need: Tuple[str, ...] = ()
 
 
 def parse(settings: Mapping[str, Any]) -> Options:
@@ -133,6 +140,8 @@ def parse(settings: Mapping[str, Any]) -> Options:
         memory_pattern=_flag(rest, "memory_pattern", True),
         disabled=_optimizers(rest),
         entries=tuple(sorted(dict(entries, **_config(rest)).items())),
+        kernels=_names(rest, "kernels", _LIBRARY),
+        kernels_need=_names(rest, "kernels_need", _FEATURE),
     )
     if rest:
         unknown = ", ".join(repr(str(key)[:80]) for key in list(rest)[:3])
@@ -171,6 +180,16 @@ def _optimizers(rest: Dict[str, Any]) -> FrozenSet[str]:
         if not isinstance(name, str) or not _OPTIMIZER.match(name):
             _refuse("disabled_optimizers", name, "no name of an optimizer")
     return frozenset(names)
+
+
+def _names(rest: Dict[str, Any], key: str, form: Pattern[str]) -> Tuple[str, ...]:
+    names = rest.pop(key, [])
+    if not isinstance(names, (list, tuple)):
+        _refuse(key, names, "a list of names")
+    for name in names:
+        if not isinstance(name, str) or not form.match(name):
+            _refuse(key, name, "a name of another form")
+    return tuple(names)
 
 
 def _config(rest: Dict[str, Any]) -> Dict[str, str]:

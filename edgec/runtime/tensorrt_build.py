@@ -11,6 +11,7 @@ The request is JSON:
     workspace     bytes, 0: the builder's own      timing_cache  a file, read and renewed, or ""
     capabilities  GPUs to build for; none: this    dla           a core, or null
     flags         further builder flags, used where the module has them
+    plugins       what the model's custom ops need; see `tensorrt_plugins`
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from edgec.runtime import tensorrt_calibrators as calibrators
 from edgec.runtime.apart import OutOfMemory
 from edgec.runtime.tensorrt_adapters import IMPLICIT, adapter, set_extras, set_workspace
 from edgec.runtime.tensorrt_layers import layers
+from edgec.runtime.tensorrt_plugins import register
 
 MODULES = ("tensorrt", "tensorrt_rtx")
 _MEMORY = re.compile(r"out.?of.?memory|insufficient memory|cuda.*memory allocation", re.IGNORECASE)
@@ -51,6 +53,7 @@ def build(request: Mapping[str, Any]) -> Dict[str, Any]:
     """Write the engine, and say what it is. Raises EmitError, OutOfMemory, ToolchainError."""
     trt = module(request["module"])
     face = adapter(trt)
+    plugins = register(trt, request.get("plugins", ()))
     with _Log(trt, Path(request["log"])) as log:
         builder = _builder(trt, log)
         network = builder.create_network(face.network_flags(bool(request["typed"])))
@@ -62,7 +65,7 @@ def build(request: Mapping[str, Any]) -> Dict[str, Any]:
             set_workspace(trt, config, request["workspace"])
         calibrator = _calibrator(trt, request)
         said = face.configure(config, builder, request, calibrator)
-        said += set_extras(trt, config, request.get("flags", ()))
+        said += plugins + set_extras(trt, config, request.get("flags", ()))
         if hasattr(trt, "ProfilingVerbosity"):
             config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         _profiles(builder, config, network, request["profiles"])

@@ -14,8 +14,9 @@ from edgec.errors import InputError, ToolchainError
 from edgec.runtime.device_memory import DeviceMemory
 from edgec.runtime.stamp import mismatches, probe, wrong_device
 from edgec.runtime.tensorrt_build import module
+from edgec.runtime.tensorrt_plugins import register
 
-SETTINGS = {"module", "requires", "target", "device", "neighbours", "threads", "hint"}
+SETTINGS = {"module", "requires", "target", "device", "neighbours", "threads", "hint", "plugins"}
 
 
 class TensorRTSession:
@@ -93,6 +94,7 @@ def open_artifact(artifact: Union[Path, bytes], settings: Mapping[str, Any]) -> 
     if not hasattr(trt.ICudaEngine, "num_io_tensors"):
         message = "TensorRT {} is too old to run from here".format(device.version)
         raise ToolchainError(message, hint="TensorRT 8.5 or newer is needed: JetPack 5.")
+    register(trt, settings.get("plugins", ()))
     memory = DeviceMemory()
     data = artifact if isinstance(artifact, bytes) else artifact.read_bytes()
     logger = trt.Logger(trt.Logger.ERROR)

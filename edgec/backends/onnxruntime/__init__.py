@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from edgec.backends.onnxruntime.pools import PROPAGATION, pools_float
 from edgec.errors import EmitError, UnsupportedError
 from edgec.graphs import QUANTIZERS, is_constant, save
 from edgec.isolate import call
+from edgec.kernels.native import level
+from edgec.runtime.onnxruntime_settings import parse
 from edgec.types import Artifact, Decision, Engine, Part, Scheme
 
 # DequantizeLinear of weights is folded when the engine is opened, and stays where it is otherwise.
+NATIVE = "holds native kernels of custom ops, which edgec run and load ask leave for: --native-code"
 UNPACK = {"session.disable_quant_qdq": "1"}
 
 
@@ -35,6 +39,9 @@ class Backend:
             disabled = wishes.get("disabled_optimizers", [])
             known = list(disabled) if isinstance(disabled, list) else []
             wishes["disabled_optimizers"] = [*known, PROPAGATION]
+        if libraries := _libraries(engine, into):
+            wishes["kernels"] = [one.name for one in libraries]
+            wishes["kernels_need"] = list(level(engine.target)[1])
         emitted = count(engine.model, fused=False)
         wanted = planned(engine, decisions, emitted)
         path = into / f"{engine.name}.onnx"
@@ -52,7 +59,7 @@ class Backend:
             backend=engine.runtime.backend,
             device=engine.runtime.device,
             path=path,
-            data_files=tuple(data_files),
+            data_files=(*data_files, *libraries),
             parts=engine.parts,
             inputs=engine.inputs,
             outputs=engine.outputs,
@@ -61,7 +68,11 @@ class Backend:
             emitted=emitted.counts,
             optimised=optimised.counts,
             misplaced=_misplaced(decisions, wanted, emitted, optimised),
-            notes=(*notes, *_remarks(engine.name, optimised, path, settings)),
+            notes=(
+                *notes,
+                *_remarks(engine.name, optimised, path, settings),
+                *([f"{engine.name} {NATIVE}"] if libraries else []),
+            ),
             side_files=side_files,
         )
 
@@ -75,7 +86,22 @@ class Backend:
             )
         path = into / f"{part.name}.built.onnx"
         save(cut(ir.load(source), part.inputs, part.outputs), path)
+        for name in parse(artifact.settings).kernels:
+            if not (into / name).exists():
+                shutil.copyfile(source.parent / name, into / name)
         return path
+
+
+def _libraries(engine: Engine, into: Path) -> list[Path]:
+    """The native kernels that the engine's nodes need, copied to where it goes."""
+    used = {f"{node.domain}::{node.op_type}" for node in engine.model.graph.all_nodes()}
+    natives = engine.runtime.natives
+    found = [file for key in sorted(used & set(natives)) for file in natives[key].files]
+    files = list(dict.fromkeys(found))  # one library may hold several ops
+    for file in files:
+        if file.parent != into:
+            shutil.copyfile(file, into / file.name)
+    return [into / file.name for file in files]
 
 
 def _only_weights(model: ir.Model) -> bool:

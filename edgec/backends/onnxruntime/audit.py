@@ -96,7 +96,7 @@ def _optimised(path: Path, checked: Options, known: Names) -> tuple[Found, bool]
     from edgec.runtime.onnx_file import is_ort
     from edgec.runtime.onnxruntime_session import session_options
 
-    options = session_options(checked)
+    options = session_options(checked, path.parent)
     options.add_session_config_entry("session.load_model_format", "ORT" if is_ort(path) else "ONNX")
     options.add_session_config_entry("session.save_model_format", "ONNX")
     with tempfile.TemporaryDirectory(prefix="edgec-audit-") as folder:

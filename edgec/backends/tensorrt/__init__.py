@@ -8,6 +8,7 @@ the same ONNX file, which is the target's own grid, with all graph optimisations
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
@@ -27,6 +28,7 @@ from edgec.backends.tensorrt.prepare import float_biases, ranges, refusal, unqua
 from edgec.errors import EmitError, UnsupportedError
 from edgec.graphs import QUANTIZERS, save
 from edgec.isolate import TIME_LIMIT, most_memory
+from edgec.kernels.plugins import prepare
 from edgec.lower import lower
 from edgec.runtime.apart import run
 from edgec.runtime.tensorrt_layers import Layer
@@ -62,7 +64,7 @@ class Backend:
             misplaced=misplaced(decisions, wanted, asked, asked),
             notes=made.notes,
             stand_in=StandIn("onnxruntime", made.stand_in, STAND_IN, made.label),
-            build=plan.build(engine, made.steps, ready=False),
+            build=plan.build(engine, made.steps, ready=False, plugins=made.plugins),
             spares=made.spares,
             side_files=made.side_files,
             half=made.half,
@@ -127,19 +129,43 @@ class _Models:
         if implicit:
             model = self._spare(self._save(explicit, "explicit"))
         if quantized:
-            source = lower(engine.source, engine.runtime, engine.off)
+            plain_runtime = replace(engine.runtime, natives={})
+            source = lower(engine.source, plain_runtime, engine.off)
             floats = self._save(half(source, keep) if fp16 else source, plain)
             self.steps.append(
                 plan.step("tensorrt", plain, "plain", self._spare(floats), typed=typed)
             )
         last, form = ("int8", "explicit") if quantized else (plain, "plain")
         self.steps.append(plan.step("onnxruntime", last, form, model))
+        self.plugins: list[dict[str, Any]] = []
+        if engine.plugged is not None and not implicit:
+            self._plugged(engine.plugged, keep, fp16=fp16)
         self.stand_in = self._save(rounded(self.grid, keep) if fp16 else self.grid, "stand_in")
         rest = "float ops rounded to FP16" if fp16 else "float ops in FP32"
         self.label = (
             f"{engine.name}: checked by ONNX Runtime in its place, on the same Q/DQ with {rest}, "
             "optimisations off; not verified on hardware"
         )
+
+    def _plugged(self, model: ir.Model, keep: frozenset[str], *, fp16: bool) -> None:
+        """The first step: the same model with its custom ops as plugins, which take float32."""
+        engine, natives = self._engine, self._engine.runtime.natives
+        ops = [f"{node.domain}::{node.op_type}" for node in model.graph]
+        names = {str(n.name) for n, op in zip(model.graph, ops, strict=True) if op in natives}
+        first, grid = self.steps[0], float_biases(model)
+        bare = self._save(half(grid, keep | names) if fp16 and first["typed"] else grid, "bare")
+        path = bare.with_name(f"{engine.name}.plugins.onnx")
+        prepare(bare, path, natives, engine.runtime.toolchain.version)
+        bare.unlink()
+        chosen = [natives[key] for key in sorted(set(ops) & set(natives))]
+        files = [
+            Path(shutil.copyfile(file, self._into / file.name))
+            for one in chosen
+            for file in one.files
+        ]
+        self.plugins = [dict(one.plugin) for one in chosen]
+        self.side_files = (*self.side_files, path, *files)
+        self.steps.insert(0, {**first, "model": self._place(path), "plugins": True})
 
     def _implicit(self, *, first: bool, half: bool) -> None:
         """The float model and the calibration cache, with the head that the version wants."""

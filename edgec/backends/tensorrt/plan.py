@@ -90,8 +90,14 @@ def step(
     return {**found, **({"cache": cache} if cache else {})}
 
 
-def build(engine: Engine, steps: Sequence[Mapping[str, Any]], *, ready: bool) -> dict[str, Any]:
-    """The whole plan."""
+def build(
+    engine: Engine,
+    steps: Sequence[Mapping[str, Any]],
+    *,
+    ready: bool,
+    plugins: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The whole plan. `plugins`: see `edgec.runtime.tensorrt_plugins`."""
     host = engine.runtime.toolchain.built_on == "host"
     device = engine.runtime.device
     return {
@@ -104,6 +110,7 @@ def build(engine: Engine, steps: Sequence[Mapping[str, Any]], *, ready: bool) ->
         "memory": memory(engine),
         "dla": int(device.removeprefix("dla") or 0) if device.startswith("dla") else None,
         "flags": [str(flag) for flag in _flags(engine)],
+        **({"plugins": [dict(one) for one in plugins]} if plugins else {}),
     }
 
 
