@@ -20,7 +20,8 @@ from edgec.canonicalise import rewrite
 from edgec.errors import UnsupportedError
 from edgec.expand import expand
 from edgec.graphs import opset
-from edgec.kernels import reference
+from edgec.kernels.marks import references
+from edgec.kernels.reference import write_out
 from edgec.rules import Rule
 from edgec.sink import sink
 from edgec.types import Rewrite, Runtime
@@ -29,9 +30,9 @@ OLDEST_IR = 8  # the first with what onnx_ir writes; an older one gains no reade
 
 
 def lower(model: ir.Model, runtime: Runtime, off: Sequence[Rewrite] = ()) -> ir.Model:
-    """Write out custom ops without a kernel here and ops that the runtime lacks.
+    """Write out custom ops without a kernel here and ops that the runtime lacks, cap the opset.
 
-    The opset is capped, and the IR version the lowest that will do.
+    The IR version is the lowest that will do.
 
     `model` is not changed. `off`: lowerings that were found to fail. Raises UnsupportedError where
     the opset cannot sink.
@@ -54,6 +55,9 @@ def lowered(
     rules: Sequence[Rule] | None = None,
 ) -> tuple[ir.Model, tuple[Rewrite, ...]]:
     """The same, and which lowerings did or failed. `rules`: these alone, for a trial."""
+    if references(model):
+        model = model.clone()
+        write_out(model, runtime.natives)
     found, used = rewrite(model, lowerings(runtime) if rules is None else rules, off)
     found = model.clone() if found is model else found
     needed = helper.find_min_ir_version_for(
@@ -66,9 +70,7 @@ def lowered(
 def lowerings(runtime: Runtime) -> tuple[Rule, ...]:
     """The rules that bring a model to a runtime, in their order."""
     write_out = partial(_write_out, runtime=runtime)
-    references = partial(_write_references, runtime=runtime)
     return (
-        Rule("custom-ops", "a custom op without a kernel -> its reference", references, whole=True),
         Rule("write-out", "an op that the runtime lacks, or has wrong -> simpler ones", write_out),
         Rule(
             "sink-opset",
@@ -77,10 +79,6 @@ def lowerings(runtime: Runtime) -> tuple[Rule, ...]:
             whole=True,
         ),
     )
-
-
-def _write_references(model: ir.Model, runtime: Runtime) -> int:
-    return reference.write_out(model, runtime.natives)
 
 
 def _sink(model: ir.Model, runtime: Runtime) -> int:
