@@ -108,6 +108,7 @@ def command(
             )
         if given["farm"]:
             words = ["--threads", str(threads)] if threads else []
+            words += ["--native-code"] if native_code else []
             return send("verify", bundle, words, json_file, given)
         need_farm()
         from edgec.runtime.cli import main

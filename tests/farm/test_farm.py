@@ -23,6 +23,7 @@ from farms import Farm, until
 from edgec.cli import main
 from edgec.cli.farm_options import verdict_code
 from edgec.farm import submit as module
+from edgec.farm.history import History
 from edgec.farm.link import Farm as Line
 from edgec.farm.link import address
 from edgec.farm.submit import Request
@@ -121,6 +122,9 @@ def test_one_table_from_two_targets_and_later_by_its_id(farm: Farm, bundle: Path
         assert f"{case['p50']:.3f}" in done.stdout
         assert row["outcome"]["ended"] > row["outcome"]["began"] > 0
     assert job in edgec("farm", "jobs", "--farm", farm.url).stdout
+    with History(farm.folder / "state/edgec/farm/history.sqlite") as history:
+        kept = {one.job: one.device for one in history.results()}
+    assert (kept[f"{job}.1"], kept[f"{job}.2"]) == ("pi", "rock")
 
 
 def test_verify_without_waiting(farm: Farm, bundle: Path) -> None:
@@ -335,6 +339,12 @@ def test_a_bundle_that_was_changed_on_the_device(farm: Farm, bundle: Path) -> No
         cached.write_bytes(b"changed")
     outcome = result(farm, submit(farm, "verify", bundle, "rock"))
     assert outcome["result"]["passed"], "it was fetched again"
+
+
+def test_a_gate_is_judged_on_the_device(farm: Farm, bundle: Path) -> None:
+    words = ("--farm", farm.url, "--on", "rock", "--rounds", "1", "--calls", "2")
+    done = edgec("bench", bundle, *words, "--fail-if", "p50>0.000001ms", code=7)
+    assert "p50" in done.stdout
 
 
 def test_an_unknown_job(farm: Farm) -> None:
