@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgec.errors import InputError
+from edgec.errors import EdgecError, InputError, InternalError
 from edgec.farm import types
 from edgec.farm.cache import Cache
 from edgec.farm.lock import alone
@@ -71,8 +71,11 @@ class Agent:
         if job.id not in self._jobs:
             self._cancelled[job.id] = asyncio.Event()
             self._jobs[job.id] = asyncio.ensure_future(self._perform(job))
-            self._jobs[job.id].add_done_callback(lambda _: self._jobs.pop(job.id))
+            self._jobs[job.id].add_done_callback(lambda _: self._forget(job.id))
         await asyncio.shield(self._jobs[job.id])
+
+    def _forget(self, job: str) -> None:
+        del self._jobs[job], self._cancelled[job]
 
     def cancel(self, job: str) -> None:
         """End a job that is running here."""
@@ -84,7 +87,7 @@ class Agent:
         for path in sorted(self._outbox.glob("*.json")):
             if self._call is None:
                 return
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, EdgecError, InternalError):  # it is kept, for later
                 await self._call("deliver", outcome=json.loads(path.read_text(encoding="utf-8")))
                 path.unlink(missing_ok=True)
 
@@ -92,19 +95,17 @@ class Agent:
         if self._call is None or not await self._call("start", job=job.id, device=self.device.name):
             return
         try:
-            outcome = await self._outcome(job)
-        except InputError as error:  # the job's fault, wherever it runs
-            outcome = Outcome(
-                job.id, Verdict.REFUSED, self.device.name, error.message, error.exit_code
-            )
+            try:
+                outcome = await self._outcome(job)
+            except InputError as error:  # the job's fault, wherever it runs
+                told = (self.device.name, error.message, error.exit_code)
+                outcome = Outcome(job.id, Verdict.REFUSED, *told)
+            self._keep(outcome)
         except Exception as error:  # this device's fault, whatever it is: another may do better
             detail = getattr(error, "message", f"{type(error).__name__}: {error}")
             if self._call is not None:
                 await self._call("broke", job=job.id, device=self.device.name, detail=detail)
             return
-        finally:
-            del self._cancelled[job.id]
-        self._keep(outcome)
         await self.hand_in()
 
     async def _outcome(self, job: Job) -> Outcome:
