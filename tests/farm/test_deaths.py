@@ -83,7 +83,7 @@ answer(went=True)
 
 
 def test_chaos(bundle: Path) -> None:
-    figures = run(bundle, jobs=18, seed=5, pace=(1.0, 2.0), limit=300)
+    figures = run(bundle, jobs=18, seed=5, pace=(1.0, 2.0), limit=600, most=8)
     assert figures.wrong == [], "\n".join(figures.lines())
     assert figures.faults["scheduler killed"] == 2
     assert sum(figures.faults.values()) > 2

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import math
 import random
 import signal
 import sys
@@ -68,8 +69,16 @@ class Figures:
         ]
 
 
-def run(bundle: Path, jobs: int, seed: int, pace: tuple[float, float], limit: float) -> Figures:
-    """All of it. `pace`: seconds between faults, from and to; `limit`: seconds for the whole."""
+def run(
+    bundle: Path,
+    jobs: int,
+    seed: int,
+    pace: tuple[float, float],
+    limit: float,
+    most: float = math.inf,
+) -> Figures:
+    """All of it. `pace`: seconds between faults, from and to; `limit`: seconds for the whole;
+    `most`: so many faults of devices, so that a slow machine comes to an end too."""
     luck, figures = random.Random(seed), Figures(jobs)
     with Farm(DEVICES, options=("--attempts", "1000")) as farm:
         farm.all_up()
@@ -83,7 +92,7 @@ def run(bundle: Path, jobs: int, seed: int, pace: tuple[float, float], limit: fl
         begin = time.monotonic()
         batches = asyncio.run(_submit(farm.url, wanted))
         figures.submitted = time.monotonic() - begin
-        _torment(farm, luck, figures, pace, limit)
+        _torment(farm, luck, figures, pace, limit, most)
         until(lambda: len(farm.outcomes()) == jobs, "every job has a result", limit)
         figures.seconds = time.monotonic() - begin
         until(lambda: not _outboxes(farm), "every outbox is empty")
@@ -97,7 +106,12 @@ async def _submit(url: str, wanted: list[Request]) -> list[str]:
 
 
 def _torment(
-    farm: Farm, luck: random.Random, figures: Figures, pace: tuple[float, float], limit: float
+    farm: Farm,
+    luck: random.Random,
+    figures: Figures,
+    pace: tuple[float, float],
+    limit: float,
+    most: float,
 ) -> None:
     """Faults until the jobs are done. The scheduler dies at a third and at two thirds of them."""
     deaths = [figures.jobs // 3, 2 * figures.jobs // 3]
@@ -119,7 +133,7 @@ def _torment(
             del back[name]
             farm.up() if name == "scheduler" else farm.join(name)
         _watch(farm, frozen, figures, now)
-        if now >= following:
+        if now >= following and sum(figures.faults.values()) < most:
             following = now + luck.uniform(*pace)
             name = luck.choice([*DEVICES])
             if name in frozen or name in back:
