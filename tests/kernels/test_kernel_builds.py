@@ -115,7 +115,12 @@ def test_a_kernel_that_differs_from_its_reference_is_refused(tmp_path: Path) -> 
     [
         ("y.data[i] =", "y.data[i] = *(volatile float *)16 +", "the backend's process"),
         ("y.data[i] =", "y.data[i] += nonsense +", "c++ cannot compile onnxruntime.cc"),
-        ("auto y =", 'throw std::runtime_error("not today"); auto y =', "not today"),
+        pytest.param(
+            "auto y =",
+            'throw std::runtime_error("not today"); auto y =',
+            "not today",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_kernel_that_fails_leaves_its_reference_and_the_reason(
@@ -156,6 +161,7 @@ def test_a_plan_says_why_the_reference_runs(target: str, words: str, tmp_path: P
     assert not any(node.domain == "edgec.kernels" for node in prepared.graph.model.graph)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_openvino_gets_the_reference_where_onnxruntime_has_the_kernel(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
@@ -187,6 +193,7 @@ def test_calibration_inspection_and_audit_know_the_op(tmp_path: Path) -> None:
     assert seen.run > 0
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_measured_choices_carry_their_figures_beside_the_bundle(tmp_path: Path) -> None:
     """What this machine measures decides; whichever it is, the figure is reported, not shipped."""
