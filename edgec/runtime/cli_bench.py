@@ -94,7 +94,7 @@ def show(page: Dict[str, Any], tell: Callable[[str], None]) -> None:
         tell(text.format(compared["median"], other, compared["low"], compared["high"], rounds))
     for case in page["cases"]:
         if case["invalid"]:
-            text = "{}: {} of {} rounds are not valid to {}: {}"
+            text = "{}: {} of {} rounds are not valid to {}, --calls gives it more queries: {}"
             words = (case["label"], len(case["invalid"]), case["rounds"], page["harness"])
             tell(text.format(*words, case["invalid"][0]))
     tell("{}; {} queries".format(page["label"], page["cases"][0]["queries"]))
