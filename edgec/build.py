@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -14,15 +14,16 @@ from types import ModuleType
 from edgec import samples as data
 from edgec import statistics_file
 from edgec.assign import assign
-from edgec.backends import missing
 from edgec.binding import bind, near
 from edgec.buckets import Proposal, find, parse_wish
-from edgec.calibrate import CHECKPOINT, Calibration, Means
+from edgec.calibrate import Calibration, Means
 from edgec.canonicalise import canonicalise
-from edgec.errors import InputError, ToolchainError, UnsupportedError
+from edgec.errors import InputError, UnsupportedError
 from edgec.fit import fit, room
 from edgec.gather import Gathered, gather
 from edgec.goals import judge, of_target
+from edgec.installed import available, tuned
+from edgec.job import Job as Job
 from edgec.kernels import stage as kernels
 from edgec.kernels.choose import Means as KernelMeans
 from edgec.manifest import manifest
@@ -32,72 +33,22 @@ from edgec.pack import npz_bytes, write_bundle, write_spares
 from edgec.partition import partition, rename
 from edgec.policy import check_policy, load_policy, match
 from edgec.prove import Judge, canonical, lowering, prove
-from edgec.recipe import DEFAULT, load_recipe
+from edgec.recipe import load_recipe
 from edgec.report import write_report
 from edgec.runtime.built import spares_of
 from edgec.runtime.conditions import Watch
 from edgec.runtime.goals import BUILT, parse
 from edgec.settle import Settled, choose, contenders, no_better, plainest, race, settle
-from edgec.target import HOST, load_target
+from edgec.target import load_target
 from edgec.timing import busy
 from edgec.trial import Prepared, Trial, Trials
 from edgec.types import (
     Contender,
     Graph,
     KernelChoice,
-    Limits,
     Placement,
-    Range,
     Report,
-    Target,
 )
-
-
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One build, as the command line asks for it. `threads` 0: all cores of this machine.
-
-    `shapes`: bounds per dimension of named inputs. `limits`: instead of the policy's. `goals`: such
-    as "size<30MB", besides the policy's. `buckets`: see `edgec.buckets.parse_wish`. `kernels`: a
-    folder of custom ops; `original`: what ONNX Runtime runs as the source, where that is not
-    `model`, since it has such ops. `form`: onnx or ort, for engines of ONNX Runtime. `statistics`:
-    the file of a calibration, which is used, and grows by what is missing. `max_ram`, `native`,
-    `checkpoint`: see `edgec.calibrate.Means`; `native` is also whether custom ops may have native
-    kernels. `say` hears of each stage.
-    """
-
-    model: Path
-    target: str = HOST
-    stack: str | None = None
-    data: Path | None = None
-    recipe: str = DEFAULT
-    policy: Path | None = None
-    backend: str | None = None
-    output: Path | None = None
-    shapes: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)
-    form: str = "onnx"
-    force: bool = False
-    measure: bool = True
-    threads: int = 0
-    limits: Limits | None = None
-    goals: tuple[str, ...] = ()
-    buckets: str = "auto"
-    kernels: Path | None = None
-    original: Path | None = None
-    statistics: Path | None = None
-    max_ram: int = 0
-    native: bool = True
-    checkpoint: float = CHECKPOINT
-    say: Callable[[str], None] = _silent
-
-    @property
-    def source(self) -> Path:
-        """The float model as it was given, for ONNX Runtime to run."""
-        return self.original or self.model
 
 
 def build(job: Job) -> Report:
@@ -203,11 +154,11 @@ def prepare(
     `graph`: the canonical one, where it is known already. `choices`: what computes custom ops,
     where that is settled.
     """
-    target, notes = _available(load_target(job.target, job.stack), job.backend)
+    target, notes = available(load_target(job.target, job.stack), job.backend)
     policy = load_policy(job.policy)
     if job.limits is not None:
         policy = replace(policy, limits=job.limits)
-    target = _tuned(target, {"hint": str(policy.hint), "format": job.form})
+    target = tuned(target, {"hint": str(policy.hint), "format": job.form})
     if choices is None:
         choices = kernels.offered(job.kernels, target, native=job.native)
     if graph is None:
@@ -345,33 +296,6 @@ def propose(job: Job, prepared: Prepared) -> Proposal:
         if job.data is not None:
             samples = _samples(job, prepared, Path(folder))
         return find(prepared.graph, samples, prepared.inputs, parse_wish(job.buckets))
-
-
-def _available(target: Target, wanted: str | None) -> tuple[Target, tuple[str, ...]]:
-    """The target with the runtimes that are wanted and installed here, and what was left out."""
-    found = [one for one in target.runtimes if wanted in (None, one.name, one.backend)]
-    if not found:
-        names = ", ".join(one.name for one in target.runtimes)
-        raise UnsupportedError(
-            f"target {target.name} with stack {target.stack} runs on {names}, not on {wanted}",
-            hint="leave --backend out, or choose a stack or target whose table names that backend",
-        )
-    lacking = {one.name: missing(one.backend) for one in found if missing(one.backend)}
-    left = tuple(one for one in found if one.name not in lacking)
-    if not left:
-        name, remedy = next(iter(lacking.items()))
-        raise ToolchainError(f"{name} is not installed here", hint=remedy)
-    notes = tuple(f"{name} was not tried: {remedy} brings it" for name, remedy in lacking.items())
-    return replace(target, runtimes=left), notes
-
-
-def _tuned(target: Target, wishes: Mapping[str, str]) -> Target:
-    """The target with the wishes in the settings of every runtime that knows such a setting."""
-    tuned = []
-    for one in target.runtimes:
-        known = {key: value for key, value in wishes.items() if key in one.settings}
-        tuned.append(replace(one, settings={**one.settings, **known}))
-    return replace(target, runtimes=tuple(tuned))
 
 
 def _watched(measured: Callable[[], list[Contender]]) -> tuple[list[Contender], list[str]]:

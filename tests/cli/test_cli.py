@@ -105,7 +105,7 @@ def test_help(verb: str, option: str, bare: dict[str, str]) -> None:
     assert done.stdout.lower().startswith("usage: edgec")
     if verb:
         assert verb in done.stdout.splitlines()[0]
-        assert "--json" in done.stdout or verb in ("demo", "data")
+        assert "--json" in done.stdout or verb in ("demo", "data", "farm")
     else:
         for name, about in VERBS.items():
             assert name in done.stdout

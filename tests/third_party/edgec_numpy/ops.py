@@ -190,6 +190,12 @@ def layer_norm(a, x, scale, bias=None):
     return (made if bias is None else made + bias).astype(x.dtype)
 
 
+def batch_norm(a, x, scale, bias, mean, variance):
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    scale, bias, mean, variance = (v.reshape(shape) for v in (scale, bias, mean, variance))
+    return ((x - mean) / np.sqrt(variance + a.get("epsilon", 1e-5)) * scale + bias).astype(x.dtype)
+
+
 def instance_norm(a, x, scale, bias):
     axes, shape = tuple(range(2, x.ndim)), [1, -1] + [1] * (x.ndim - 2)
     away = x - x.mean(axis=axes, keepdims=True)
@@ -308,6 +314,7 @@ OPS = {
     "Where": elementwise(np.where),
     "Softmax": plain(softmax),
     "LayerNormalization": plain(layer_norm),
+    "BatchNormalization": plain(batch_norm),
     "InstanceNormalization": plain(instance_norm),
     "GroupNormalization": plain(group_norm),
     "MaxPool": plain(max_pool),
