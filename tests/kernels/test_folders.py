@@ -124,3 +124,9 @@ def test_a_node_that_breaks_its_declaration_is_refused(tmp_path: Path) -> None:
     path = models.net(tmp_path / "net.onnx", "edgec.kernels", "GroupNormSilu", num_groups=2)
     with pytest.raises(InputError, match="1 inputs, not 3"):
         load(path)
+
+
+def test_the_shipped_ops_keep_to_the_schema() -> None:
+    """Which is not asked at run time."""
+    found = [read(one.folder) for one in find().values()]
+    assert {one.name for one in found} >= {"GroupNormSilu", "Squareplus"}

@@ -26,6 +26,7 @@ from edgec.errors import EdgecError
 from edgec.graphs import save
 from edgec.inputs import inputs
 from edgec.join import join
+from edgec.kernels import find
 from edgec.load import load
 from edgec.lower import lower
 from edgec.partition import partition
@@ -43,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = tuple(
     os.path.realpath(path)
     for path in {*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix, str(ROOT / "edgec")}
-    | {str(ROOT / "targets")}
+    | {str(ROOT / "targets"), str(ROOT / "kernels")}
 )
 FORBIDDEN = ("socket.connect", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 
@@ -52,6 +53,7 @@ def warm() -> None:
     """Import and read what every mutant needs, before the first fork."""
     for name in TARGETS:
         load_target(name)
+    find()
 
 
 def examine(path: Path, number: int, write: bool) -> dict[str, Any]:
