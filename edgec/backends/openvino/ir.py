@@ -40,8 +40,9 @@ def _name(model: Any, path: Path) -> None:
         tensor = port.get_tensor()
         if own := tensor.get_names() & named:
             tensor.set_names(own)
+    for port in model.outputs:
         if port.get_element_type().get_type_name() == "bf16":
             raise EmitError(
-                f"OpenVINO cannot exchange {port.get_any_name()} in bfloat16",
-                hint="export the model with float32 inputs and outputs",
+                f"OpenVINO cannot hand out {port.get_any_name()} in bfloat16",
+                hint="export the model with float32 outputs",
             )
