@@ -81,6 +81,11 @@ def elements(value: ir.Value) -> int:
     return 0 if tensor is None else int(tensor.size)
 
 
+def stored_bytes(tensor: ir.TensorProtocol) -> int:
+    """What a tensor takes; a string counts as one byte, since onnx_ir knows no size of it."""
+    return int(tensor.size if tensor.dtype == ir.DataType.STRING else tensor.nbytes)
+
+
 def weight_bytes(nodes: Iterable[ir.Node], *, half: bool = False) -> int:
     """Bytes of the distinct constants that nodes read, in subgraphs too; see `half`.
 
@@ -95,7 +100,7 @@ def weight_bytes(nodes: Iterable[ir.Node], *, half: bool = False) -> int:
     }
     tensors = (ir.convenience.get_const_tensor(value) for value in seen)
     return sum(
-        int(tensor.nbytes) // (2 if half and tensor.dtype == ir.DataType.FLOAT else 1)
+        stored_bytes(tensor) // (2 if half and tensor.dtype == ir.DataType.FLOAT else 1)
         for tensor in tensors
         if tensor is not None
     )
@@ -147,10 +152,12 @@ def replace(model: ir.Model, node: ir.Node, steps: Sequence[ir.Node], old: ir.Va
 def infer_shapes(model: ir.Model) -> None:
     """Types and shapes of all values, in place, through shape arithmetic as well.
 
-    That is left out where a Range has many numbers: onnx would keep 140 bytes for each of them.
+    That is left out where a Range or a Tile makes many numbers: onnx keeps 140 bytes for each.
     """
     nodes = model.graph.all_nodes()
-    long = any(node.op_type == "Range" and is_long(node) for node in nodes)
+    long = any(
+        (node.op_type == "Range" and is_long(node)) or _repeats_often(node) for node in nodes
+    )
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=not long)(model)
     _type_sequences(model)
 
@@ -164,6 +171,11 @@ def _type_sequences(model: ir.Model) -> None:
         ):
             if not isinstance(inner.type, (ir.TensorType, type(None))):
                 value.type = inner.type
+
+
+def _repeats_often(node: ir.Node) -> bool:
+    sizes = constant(node.inputs[1]) if node.op_type == "Tile" and len(node.inputs) > 1 else None
+    return sizes is not None and math.prod(sizes.reshape(-1).tolist()) > LONG_RANGE
 
 
 def is_long(node: ir.Node) -> bool:
@@ -226,7 +238,7 @@ def save(model: ir.Model, path: Path, *, external: bool = False) -> list[Path]:
         model = model.clone()
         write_out(model)
     tensors = (value.const_value for value in model.graph.initializers.values())
-    total = sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
+    total = sum(stored_bytes(tensor) for tensor in tensors if tensor is not None)
     if total < EXTERNAL_FROM and not external:
         single_file.write(model, path)
         return [path]

@@ -13,7 +13,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from edgec.graphs import WEIGHTED, constant, initialiser
+from edgec.graphs import WEIGHTED, constant, initialiser, stored_bytes
 
 NAME = "materialise-constants"
 MOST_BYTES = 1 << 29  # of a weight
@@ -25,7 +25,7 @@ def apply(model: ir.Model) -> int:
     """Replace such nodes by initialisers; returns how many."""
     count = 0
     held = sum(
-        int(v.const_value.nbytes) for v in model.graph.initializers.values() if v.const_value
+        stored_bytes(v.const_value) for v in model.graph.initializers.values() if v.const_value
     )
     for node in list(model.graph):
         shape = constant(node.inputs[0]) if node.op_type == "ConstantOfShape" else None

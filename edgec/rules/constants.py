@@ -59,4 +59,5 @@ def _is_large(node: ir.Node, value: ir.Value) -> bool:
     sizes = None if value.shape is None else [d for d in value.shape if isinstance(d, int)]
     if value.shape is None or value.dtype is None or len(sizes or ()) < len(value.shape):
         return is_long(node) if node.op_type == "Range" else node.op_type in GROW
-    return math.prod(sizes or ()) * float(value.dtype.itemsize) > MOST_BYTES
+    size = 1.0 if value.dtype == ir.DataType.STRING else float(value.dtype.itemsize)
+    return math.prod(sizes or ()) * size > MOST_BYTES
