@@ -269,7 +269,40 @@ def channels_without_end() -> onnx.ModelProto:
     return found
 
 
-FOUND = [weight_of_a_gigabyte, expand_to_gigabytes, channels_without_end]
+def tile_to_terabytes() -> onnx.ModelProto:
+    """A Tile of 2^40 and shapes behind it: onnx propagated each of its numbers."""
+    sizes = onnx.numpy_helper.from_array(np.array([1 << 40]), "sizes")
+    ones = [onnx.numpy_helper.from_array(np.ones(1, np.float32), "one")]
+    ones += [onnx.numpy_helper.from_array(np.array([1]), "one_size")]
+    nodes = [
+        helper.make_node("Tile", ["one", "sizes"], ["a"], "tile"),
+        helper.make_node("Tile", ["one_size", "sizes"], ["i"], "tile_sizes"),
+        helper.make_node("Cast", ["i"], ["f"], "cast", to=1),
+        helper.make_node("Sum", ["x", "a", "f"], ["y"], "sum"),
+    ]
+    return _model(nodes, [sizes, *ones])
+
+
+def texts_that_fold() -> onnx.ModelProto:
+    """Constants of text, joined and compared: onnx_ir knows no size of them."""
+    text = helper.make_tensor("s", onnx.TensorProto.STRING, [2], [b"a", b"b"])
+    nodes = [
+        helper.make_node("Concat", ["s", "s"], ["t"], "join", axis=0),
+        helper.make_node("Equal", ["t", "t"], ["e"], "same"),
+        helper.make_node("Cast", ["e"], ["f"], "cast", to=1),
+        helper.make_node("ReduceMax", ["f"], ["m"], "most"),
+        helper.make_node("Add", ["x", "m"], ["y"], "sum"),
+    ]
+    return _model(nodes, [text])
+
+
+FOUND = [
+    tile_to_terabytes,
+    texts_that_fold,
+    weight_of_a_gigabyte,
+    expand_to_gigabytes,
+    channels_without_end,
+]
 FOUND += [clip_between_many, constant_of_nothing, function_out_of_order, tensor_of_no_type]
 FOUND += [texts_as_a_weight]
 
