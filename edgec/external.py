@@ -84,7 +84,8 @@ def _check_external(path: Path, name: str, tensor: ir.ExternalTensor) -> Path:
     try:
         sizes = tensor.shape.numpy()
         count, wanted = tensor.size, tensor.nbytes
-    # as above, and symbolic sizes have no product
+    # onnx_ir raises NotImplementedError for a data type that it does not know; symbolic sizes
+    # have no product
     except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
         raise InputError(f"{told} is damaged: {first_line(error)}", hint=DAMAGED) from error
     if tensor.dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED) or any(n < 0 for n in sizes):

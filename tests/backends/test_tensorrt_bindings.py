@@ -7,18 +7,13 @@ not verified on hardware.
 from __future__ import annotations
 
 import functools
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import bindings
 import pytest
 
-ROOT = Path(__file__).parents[2]
-FOLDER = Path(os.environ.get("EDGEC_TENSORRT_BINDINGS", ROOT / ".cache" / "tensorrt"))
 OLD = ["8.6.1", "10.3.0", "10.7.0", "10.16.1.11"]
 NEW = ["11.4.0.106"]
 EXPLICIT_BATCH, STRONGLY_TYPED = 1, 2
@@ -26,21 +21,8 @@ EXPLICIT_BATCH, STRONGLY_TYPED = 1, 2
 
 @functools.cache
 def run(version: str) -> dict[str, Any]:
-    place = FOLDER / version
-    if not (place / "ready").is_file():
-        pytest.skip(f"no bindings of TensorRT {version}: tools/tensorrt-bindings installs them")
-    path = os.pathsep.join(map(str, [ROOT, place]))
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("conforming.py")), folder],
-            env={**os.environ, "PYTHONPATH": path, "LD_LIBRARY_PATH": str(place)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+        return bindings.run(version, Path(__file__).with_name("conforming.py"), folder)
 
 
 @pytest.mark.parametrize("version", OLD + NEW)

@@ -23,7 +23,7 @@ from farms import Farm, until
 from edgec.cli import main
 from edgec.cli.farm_options import verdict_code
 from edgec.farm import submit as module
-from edgec.farm.history import History
+from edgec.farm.history import opened
 from edgec.farm.link import Farm as Line
 from edgec.farm.link import address
 from edgec.farm.submit import Request
@@ -105,7 +105,9 @@ def test_devices_say_what_they_are(farm: Farm) -> None:
     assert "idle" in shown
 
 
-def test_one_table_from_two_targets_and_later_by_its_id(farm: Farm, bundle: Path) -> None:
+def test_one_table_from_two_targets_and_later_by_its_id(
+    farm: Farm, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("--rounds", "1", "--calls", "2", "--warmup", "1")
     done = edgec("bench", bundle, "--farm", farm.url, "--on", "raspberry-pi-5,rock", *words)
     job = done.stderr.split()[1].rstrip(";")
@@ -122,7 +124,8 @@ def test_one_table_from_two_targets_and_later_by_its_id(farm: Farm, bundle: Path
         assert f"{case['p50']:.3f}" in done.stdout
         assert row["outcome"]["ended"] > row["outcome"]["began"] > 0
     assert job in edgec("farm", "jobs", "--farm", farm.url).stdout
-    with History(farm.folder / "state/edgec/farm/history.sqlite") as history:
+    monkeypatch.setenv("XDG_STATE_HOME", str(farm.folder / "state"))
+    with opened(None) as history:
         kept = {one.job: one.device for one in history.results()}
     assert (kept[f"{job}.1"], kept[f"{job}.2"]) == ("pi", "rock")
 

@@ -11,13 +11,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import bindings
 import expected
 import models
 import numpy as np
@@ -36,7 +36,6 @@ from edgec.runtime.tensorrt_plugins import _launch, register
 from edgec.target import load_target
 
 ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
-BINDINGS = Path(os.environ.get("EDGEC_TENSORRT_BINDINGS", ROOT / ".cache" / "tensorrt"))
 CLASSIC, QUICK = ["10.3.0", "10.7.0"], ["10.16.1.11", "11.4.0.106"]
 TARGETS = {"sm_87": ("jetson-orin", "jp6.2"), "sm_110": ("jetson-thor", "jp7.2")}
 KERNELS = [one for one in find().values() if "tensorrt" in one.sources]
@@ -147,9 +146,7 @@ def test_a_kernel_that_nvcc_refuses_is_a_reason(
 
 def conforming(version: str) -> dict[str, Any]:
     """What the genuine bindings of a version make of all plugins."""
-    place = BINDINGS / version
-    if not (place / "ready").is_file():
-        pytest.skip(f"no bindings of TensorRT {version}: tools/tensorrt-bindings installs them")
+    bindings.need(version)
     declared = []
     for kernel in KERNELS:
         case = cases(kernel)[0]
@@ -168,20 +165,7 @@ def conforming(version: str) -> dict[str, Any]:
                 "shapes": {name: list(array.shape) for name, array in case.feeds.items()},
             }
         )
-    done = subprocess.run(
-        [sys.executable, str(HERE / "plugins_conforming.py"), json.dumps(declared)],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, [ROOT, place])),
-            "LD_LIBRARY_PATH": str(place),
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return bindings.run(version, HERE / "plugins_conforming.py", json.dumps(declared))
 
 
 @pytest.mark.parametrize("version", CLASSIC + QUICK)

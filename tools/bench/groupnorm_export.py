@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.library import Library
 
 # The torchvision of the package registry needs CUDA for its own operators. timm wants none of them,
 # but torchvision does not load unless these are declared.
-DECLARED = torch.library.Library("torchvision", "DEF")
+DECLARED = Library("torchvision", "DEF")
 for NAME in ("nms", "qnms"):
     DECLARED.define(NAME + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
