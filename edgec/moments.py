@@ -1,6 +1,8 @@
-"""Second moments of what weights are multiplied by, reduced inside the graph, streaming.
+"""First and second moments of what weights are multiplied by, reduced inside the graph, streaming.
 
-    product: H = E[x x^T] over the rows x of the input;   Conv: over its patches, per group
+    S = sum of [x; 1] [x; 1]^T   over the rows x of a product's input, a Conv's patches (per group)
+
+So S holds the second moments, the sums and, in its corner, the number of vectors.
 
 A Conv whose kernel has a single 1 per output unfolds the patches, so that only H leaves the session
 and memory does not depend on the number of samples. Layers are done in groups whose H fit a limit.
@@ -23,7 +25,8 @@ from edgec.reference import Reference
 from edgec.samples import Input, stream
 from edgec.types import Graph
 
-Moments = Mapping[str, np.ndarray]  # E[x x^T], float64 [G, K, K], by the name of the node
+Moments = Mapping[str, np.ndarray]  # S, float64 [G, K + 1, K + 1], by the name of the node
+SHRINKAGE = 0.03  # of moments of few vectors
 BYTES = 64 << 20  # of the moments that are gathered in one pass over the samples
 
 
@@ -48,7 +51,7 @@ class Unfolding:
     @property
     def bytes(self) -> int:
         """Of the moments in float64."""
-        return 8 * self.groups * self.size**2
+        return 8 * self.groups * (self.size + 1) ** 2
 
     @property
     def plain(self) -> bool:
@@ -63,15 +66,12 @@ def second_moments(
     inputs: Sequence[Input],
     threads: int,
     most: int = BYTES,
-    shrinkage: float = 0.0,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """E[x x^T], float64 [G, K, K], of `nodes` that are Conv, Gemm or MatMul with a constant weight.
+    """S, float64 [G, K + 1, K + 1], of `nodes` that are Conv, Gemm or MatMul with constant weights.
 
     K: the rows of the weight of a product (G = 1), or of a Conv with G groups C / G times the taps
     of its kernel, in the order of its weight. `most`: bytes of moments at once; a larger one goes
     alone. Nodes that read the same vectors get the same array. What overflows is not finite.
-    `shrinkage`: of moments that n vectors make, this times K / n of the mean diagonal is added to
-    the diagonal: a few vectors say little of most directions.
     """
     wanted, readers = set(nodes), dict[Unfolding, list[str]]()
     for node in graph.model.graph:
@@ -82,10 +82,40 @@ def second_moments(
         with tempfile.TemporaryDirectory(prefix="edgec-moments-") as folder:
             path = Path(folder) / "moments.onnx"
             save(_reduced(graph.model, group), path)
-            gathered = call(_gather, path, list(files), list(inputs), group, threads, shrinkage)
+            gathered = call(_gather, path, list(files), list(inputs), group, threads)
         for found, moment in zip(group, gathered, strict=True):
             for name in readers[found]:
                 yield name, moment
+
+
+def mean(sums: np.ndarray) -> np.ndarray:
+    """E[x], float64 [G, K], of S [G, K + 1, K + 1]."""
+    return np.asarray(sums[:, -1, :-1] / sums[:, -1, -1:])
+
+
+def divided(sums: np.ndarray, by: np.ndarray | None) -> np.ndarray:
+    """S of x / `by` [G, K], of S [G, K + 1, K + 1] of x."""
+    if by is None:
+        return sums
+    by = np.concatenate([by, np.ones((len(by), 1))], axis=1)
+    return np.asarray(sums / (by[:, :, None] * by[:, None, :]))
+
+
+def shrunk(sums: np.ndarray, *, centred: bool) -> np.ndarray:
+    """E[x x^T], float64 [G, K, K], of S [G, K + 1, K + 1]; `centred`: of x - E[x] instead.
+
+    Of n vectors, SHRINKAGE * K / n of the mean diagonal is added to the diagonal: a few vectors say
+    little of most directions.
+    """
+    count, size = sums[:, -1, -1, None, None], sums.shape[-1] - 1
+    found = np.asarray(sums[:, :-1, :-1] / count)
+    if centred:
+        own = mean(sums)
+        found -= own[:, :, None] * own[:, None, :]
+    places = np.arange(size)
+    diagonal = np.trace(found, axis1=1, axis2=2)[:, None] / size
+    found[:, places, places] += SHRINKAGE * size / count[:, 0] * diagonal
+    return found
 
 
 class Stored(Mapping[str, np.ndarray]):
@@ -167,7 +197,7 @@ def _groups(found: Sequence[Unfolding], most: int) -> Iterator[list[Unfolding]]:
 
 
 def _reduced(source: ir.Model, group: Sequence[Unfolding]) -> ir.Model:
-    """A model whose outputs are, for every unfolding, the sum of x x^T and the size of all x."""
+    """A model whose outputs are, for every unfolding, the sums of x x^T and x, and how many."""
     model = source.clone()
     values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
     model.graph.outputs.clear()
@@ -180,8 +210,9 @@ def _reduced(source: ir.Model, group: Sequence[Unfolding]) -> ir.Model:
     return model
 
 
-def _names(index: int) -> tuple[str, str]:
-    return f"edgec_moment_{index}", f"edgec_moment_{index}_size"
+def _names(index: int) -> tuple[str, str, str]:
+    name = f"edgec_moment_{index}"
+    return name, f"{name}_sum", f"{name}_size"
 
 
 class _Chain:
@@ -191,8 +222,8 @@ class _Chain:
         self._model, self._name, self._count = model, name, 0
         self.value = value
 
-    def reduce(self, found: Unfolding) -> tuple[ir.Value, ir.Value]:
-        """The sum of x x^T over the vectors of one sample, and how many numbers these are."""
+    def reduce(self, found: Unfolding) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """The sums of x x^T and of x over one sample, and how many numbers its vectors are."""
         self._add("Cast", to=int(ir.DataType.FLOAT))
         if found.kernel:
             if not found.plain:
@@ -206,9 +237,11 @@ class _Chain:
         turned = self._add("Transpose", perm=[0, 2, 1])
         second = self._add("MatMul", vectors, turned)
         second.dtype = ir.DataType.FLOAT
+        first = self._add("ReduceSum", vectors, self._constant(np.array([2])), keepdims=0)
+        first.dtype = ir.DataType.FLOAT
         size = self._add("Size", vectors)
         size.dtype = ir.DataType.INT64
-        return second, size
+        return second, first, size
 
     def _unfold(self, found: Unfolding) -> None:
         """A Conv that copies: one output per channel and tap."""
@@ -253,22 +286,18 @@ def _gather(
     inputs: Sequence[Input],
     found: Sequence[Unfolding],
     threads: int,
-    shrinkage: float,
 ) -> list[np.ndarray]:
     """One pass over the samples."""
     reference = Reference(path, threads)
     names = [_names(index) for index in range(len(found))]
-    sums = [np.zeros((one.groups, one.size, one.size)) for one in found]
-    sizes = [0] * len(found)
+    sums = [np.zeros((one.groups, one.size + 1, one.size + 1)) for one in found]
     for feeds in stream(files, inputs):
-        made = reference.run(feeds, [name for pair in names for name in pair])
-        for index, (second, size) in enumerate(names):
-            sums[index] += made[second]
-            sizes[index] += int(made[size])
-    counts = [size / (one.groups * one.size) for size, one in zip(sizes, found, strict=True)]
-    for total, count, one in zip(sums, counts, found, strict=True):
-        total /= count
-        mean = np.trace(total, axis1=1, axis2=2) / one.size
-        places = np.arange(one.size)
-        total[:, places, places] += (shrinkage * one.size / count) * mean[:, None]
+        made = reference.run(feeds, [name for own in names for name in own])
+        for total, own, one in zip(sums, names, found, strict=True):
+            second, first, size = (made[name] for name in own)
+            total[:, :-1, :-1] += second
+            total[:, -1, :-1] += first
+            total[:, -1, -1] += int(size) / (one.groups * one.size)
+    for total in sums:
+        total[:, :-1, -1] = total[:, -1, :-1]
     return sums

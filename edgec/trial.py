@@ -48,8 +48,6 @@ from edgec.types import (
 )
 from edgec.verify import EndToEnd, PartFiles, PartResult, cut, verify_outputs, verify_parts
 
-SHRINKAGE = 0.01  # of moments of few vectors
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -164,7 +162,7 @@ class Trials:
 
         Where nothing can be tried the build goes on without, and a note says why.
         """
-        graph, (_, judge) = self._prepared.graph, split(self._rows)
+        graph, (_, fresh, seen) = self._prepared.graph, split(self._rows)
         self._gather_moments(plan)
         keys = {part.name: _key(plan, part, graph) for part in plan.parts}
         for index, part in enumerate(plan.parts):
@@ -176,7 +174,7 @@ class Trials:
             place, threads = folder / f"tune_{index}", self._threads
             try:
                 self._recovered[key] = tune(
-                    graph, part, plan, runtime, known, self._moments, judge, place, threads
+                    graph, part, plan, runtime, known, self._moments, fresh, seen, place, threads
                 )
             except EmitError as error:
                 self._recovered[key] = plain(plan.recovery[part.name]), ()
@@ -192,7 +190,7 @@ class Trials:
 
     def _gather_moments(self, plan: Plan) -> None:
         """Those of inputs that no plan before has asked for."""
-        graph, (fit, _), inputs = self._prepared.graph, split(self._rows), self._prepared.inputs
+        graph, (fit, _, _), inputs = self._prepared.graph, split(self._rows), self._prepared.inputs
         wanted = [name for name in round_by_moments(graph, plan) if name not in self._asked]
         if not fit or not wanted:
             return
@@ -200,7 +198,7 @@ class Trials:
         self._say(f"second moments of {len(wanted)} inputs of weights")
         files, threads = [row.path for row in fit], self._threads
         try:
-            found = second_moments(graph, wanted, files, inputs, threads, shrinkage=SHRINKAGE)
+            found = second_moments(graph, wanted, files, inputs, threads)
             self._moments.add(found)
         except EmitError as error:
             why = f"some weights are rounded to nearest, not by second moments: {error.message}"

@@ -6,7 +6,8 @@ A stage is judged by its effect on the outputs of the part, which is quantized i
 and run on calibration samples behind float parts: the error of a single value says little of it
 (min-max beats KL on both towers of the demonstration, whatever the histograms say). A stage stays
 if it helps; another method or strength than the preferred one has to help by MARGIN, so that noise
-does not choose. Nothing here looks at the samples that verify.
+does not choose. Rounding is judged by samples that it has not seen, all else by more of them.
+Nothing here looks at the samples that verify.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from edgec.types import (
     Statistics,
 )
 
-SAMPLES = 32  # to round by, and to judge by, at most
+MOST_SAMPLES = 64  # to round by, and of either kind to judge by
 FEW, APART = 16, 4  # from so many samples on, every fourth judges and is not rounded by
 MARGIN = 0.4  # dB
 MOST = 200_000_000  # weights of a part, beyond which GPTQ would take too long
@@ -61,7 +62,8 @@ class Task:
     plan: RecoveryPlan
     runtime: Runtime
     moments: Moments
-    rows: tuple[Row, ...]
+    fresh: tuple[Row, ...]
+    seen: tuple[Row, ...]
     folder: Path
     threads: int
 
@@ -86,12 +88,15 @@ def round_by_moments(graph: Graph, plan: Plan) -> list[str]:
     return found
 
 
-def split(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Samples whose moments weights are rounded by, and others that judge; few serve for both."""
+def split(rows: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
+    """Samples that weights are rounded by; others, fresh, to judge by; the first, to judge by too.
+
+    Few serve for both, and are judged by once.
+    """
     if len(rows) < FEW:
-        return list(rows), list(rows)
-    fit = [row for index, row in enumerate(rows) if index % APART]
-    return spread(fit, SAMPLES), spread(rows[::APART], SAMPLES)
+        return list(rows), list(rows), []
+    fit = spread([row for index, row in enumerate(rows) if index % APART], MOST_SAMPLES)
+    return fit, spread(rows[::APART], MOST_SAMPLES), fit
 
 
 def spread(rows: Sequence[Row], most: int) -> list[Row]:
@@ -121,17 +126,20 @@ def tune(
     runtime: Runtime,
     statistics: Statistics,
     moments: Moments,
-    rows: Sequence[Row],
+    fresh: Sequence[Row],
+    seen: Sequence[Row],
     folder: Path,
     threads: int,
 ) -> tuple[Recovery, tuple[Gain, ...]]:
     """How a part's accuracy is best kept, and what each stage gained; in a process of its own.
 
-    `folder`: a new folder for the trials. Raises EmitError where ONNX Runtime cannot run the part.
+    `fresh`, `seen`: what judges, without and with the samples that weights are rounded by, see
+    `split`. `folder`: a new folder for the trials. Raises EmitError where ONNX Runtime cannot run
+    the part.
     """
     wish = plan.recovery[part.name]
     decisions = {name: plan.decisions[name] for name in part.nodes}
-    if not rows or not part.outputs or all(d.scheme not in INT8 for d in decisions.values()):
+    if not fresh or not part.outputs or all(d.scheme not in INT8 for d in decisions.values()):
         return plain(wish), ()
     folder.mkdir()
     inputs = [str(v.name) for v in graph.model.graph.inputs]
@@ -145,7 +153,8 @@ def tune(
         wish,
         runtime,
         moments,
-        tuple(rows),
+        tuple(fresh),
+        tuple(seen),
         folder,
         threads,
     )
@@ -157,26 +166,34 @@ def search(task: Task) -> tuple[Recovery, tuple[Gain, ...]]:
     """Greedy, from nothing but the preferred method on."""
     judge, plan = _Judge(task), task.plan
     now = Recovery(plan.methods[0], plan.values, False, 0.0, False, False)
-    score, gains = judge(now), list[Gain]()
+    scores, gains = judge(now), list[Gain]()
     for stage in _stages(task, judge.model):
         tried = [(label, other, judge(other)) for label, other in stage.candidates(now)]
-        best, best_score = now, score
+        best, best_scores, before = now, scores, scores.of(stage)
         for index, (_, other, reached) in enumerate(tried):
-            if reached > best_score + (MARGIN if index or stage.margin else 0.0):
-                best, best_score = other, reached
-        gains += [Gain(task.part, label, score, db, other is best) for label, other, db in tried]
-        now, score = best, best_score
+            margin = MARGIN if index or stage.margin else 0.0
+            if reached.of(stage) > best_scores.of(stage) + margin:
+                best, best_scores = other, reached
+        gains += [
+            Gain(task.part, label, before, reached.of(stage), other is best)
+            for label, other, reached in tried
+        ]
+        now, scores = best, best_scores
     return now, tuple(gains)
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """Settings of one field of `Recovery`; `margin`: whether the first, too, has to help by it."""
+    """Settings of one field of `Recovery`; `margin`: whether the first, too, has to help by it.
+
+    `fits`: whether it depends on the samples that weights are rounded by.
+    """
 
     field: str
     label: str
     settings: tuple[Any, ...]
     margin: bool = False
+    fits: bool = False
 
     def candidates(self, now: Recovery) -> list[tuple[str, Recovery]]:
         """Each setting with its label."""
@@ -196,10 +213,22 @@ def _stages(task: Task, model: ir.Model) -> list[_Stage]:
     if need.means and plan.bias:
         stages.append(_Stage("bias", "bias correction", (True,)))
     if any(name in task.moments for name in task.decisions) and plan.gptq:
-        stages.append(_Stage("gptq", "GPTQ rounding", (True,)))
+        stages.append(_Stage("gptq", "GPTQ rounding", (True,), fits=True))
     if need.values and plan.methods[1:]:
         stages.append(_Stage("method", "ranges by {}", plan.methods[1:], margin=True))
     return stages
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The SQNR in dB on samples that weights are not rounded by, and on all that judge."""
+
+    fresh: float
+    every: float
+
+    def of(self, stage: _Stage) -> float:
+        """What a stage is judged by."""
+        return self.fresh if stage.fits else self.every
 
 
 class _Judge:
@@ -208,14 +237,14 @@ class _Judge:
     def __init__(self, task: Task) -> None:
         self._task = task
         self.model = ir.load(task.model)
-        self._samples: list[Feeds] = [feeds for _, feeds in stream(task.rows)]
         reference = Reference(task.model, task.threads)
         names = {str(value.name) for value in self.model.graph.inputs}
-        self._samples = [{n: one[n] for n in names} for one in self._samples]
+        rows = (*task.fresh, *task.seen)
+        self._samples: list[Feeds] = [{n: feeds[n] for n in names} for _, feeds in stream(rows)]
         self._expected = [reference.run(one) for one in self._samples]
 
-    def __call__(self, recovery: Recovery) -> float:
-        """In dB; minus infinity where an output is broken."""
+    def __call__(self, recovery: Recovery) -> _Scores:
+        """Minus infinity where an output is broken."""
         task = self._task
         model = quantize(
             self.model,
@@ -228,10 +257,14 @@ class _Judge:
         path = task.folder / "trial.onnx"
         save(model, path)
         session = opener("onnxruntime")(path, {"threads": task.threads})
-        running = {name: Running(task.part, name) for name in self._expected[0]}
-        for feeds, expected in zip(self._samples, self._expected, strict=True):
-            for name, array in session.run(feeds).items():
-                running[name].add(expected[name], np.asarray(array))
+        outputs = [session.run(feeds) for feeds in self._samples]
         session.close()
+        return _Scores(self._score(outputs[: len(task.fresh)]), self._score(outputs))
+
+    def _score(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> float:
+        running = {name: Running(self._task.part, name) for name in self._expected[0]}
+        for made, expected in zip(outputs, self._expected, strict=False):
+            for name, array in made.items():
+                running[name].add(expected[name], np.asarray(array))
         found = min(one.result().sqnr_db for one in running.values())
         return -math.inf if math.isnan(found) else found

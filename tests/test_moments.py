@@ -65,8 +65,16 @@ def patches(
     return np.stack(made, axis=-1)
 
 
-def squared(vectors: Array) -> Array:
-    return np.asarray(vectors @ vectors.swapaxes(1, 2) / vectors.shape[-1])
+def sums(vectors: Array) -> Array:
+    """S of vectors [G, K, n]."""
+    ones = np.ones((len(vectors), 1, vectors.shape[-1]))
+    vectors = np.concatenate([vectors, ones], axis=1)
+    return np.asarray(vectors @ vectors.swapaxes(1, 2))
+
+
+def second(made: Array) -> Array:
+    """E[x x^T] of S."""
+    return np.asarray(made[:, :-1, :-1] / made[:, -1:, -1:])
 
 
 CONVOLUTIONS = {
@@ -101,10 +109,8 @@ def test_convolutions(case: str, tmp_path: Path) -> None:
     made = gathered(found, files, tmp_path)["conv"]
     assert made.dtype == np.float64
     size_of = int(np.prod(shape[1:]))
-    assert made.shape == (groups, size_of, size_of)
-    np.testing.assert_allclose(
-        made, squared(np.concatenate(expected, axis=-1)), rtol=1e-5, atol=1e-5
-    )
+    assert made.shape == (groups, size_of + 1, size_of + 1)
+    np.testing.assert_allclose(made, sums(np.concatenate(expected, axis=-1)), rtol=1e-5, atol=1e-5)
 
 
 def test_the_moments_are_those_of_the_outputs(tmp_path: Path) -> None:
@@ -112,7 +118,7 @@ def test_the_moments_are_those_of_the_outputs(tmp_path: Path) -> None:
     more = f"strides = {list(strides)}, pads = {list(pads)}, group = {groups}"
     found = convolution(shape, 4, size, more)
     files = [{"x": small.normal(seed, 1, 4, *size)} for seed in range(3)]
-    made = gathered(found, files, tmp_path)["conv"]
+    made = second(gathered(found, files, tmp_path)["conv"])
     outputs = [small.run(found.model, one)["y"].astype(np.float64) for one in files]
     power = np.mean([(y**2).mean(axis=(0, 2, 3)) for y in outputs], axis=0)
     rows = small.normal(0, *shape).reshape(groups, shape[0] // groups, -1).astype(np.float64)
@@ -140,7 +146,7 @@ def test_padding_that_the_runtime_works_out(auto: str, stride: int, tmp_path: Pa
     ]
     np.testing.assert_allclose(
         gathered(found, files, tmp_path)["conv"],
-        squared(np.concatenate(expected, axis=-1)),
+        sums(np.concatenate(expected, axis=-1)),
         rtol=1e-5,
         atol=1e-5,
     )
@@ -165,7 +171,7 @@ def test_products(op: str, x: tuple[int, ...], w: tuple[int, ...], tmp_path: Pat
     rows = [one["x"].T if "transA" in op else one["x"].reshape(-1, 5) for one in files]
     vectors = np.concatenate(rows).T.astype(np.float64)[None]
     np.testing.assert_allclose(
-        gathered(found, files, tmp_path)["product"], squared(vectors), rtol=1e-5
+        gathered(found, files, tmp_path)["product"], sums(vectors), rtol=1e-5
     )
 
 
@@ -175,7 +181,7 @@ def test_samples_of_different_lengths_count_by_their_positions(tmp_path: Path) -
     files = [{"x": small.normal(seed, 4 * seed + 1, 5)} for seed in range(3)]
     vectors = np.concatenate([one["x"] for one in files]).T.astype(np.float64)[None]
     np.testing.assert_allclose(
-        gathered(found, files, tmp_path)["product"], squared(vectors), rtol=1e-5, atol=1e-6
+        gathered(found, files, tmp_path)["product"], sums(vectors), rtol=1e-5, atol=1e-6
     )
 
 
@@ -237,8 +243,9 @@ def test_fixtures(name: str, tmp_path: Path) -> None:
         outputs = [small.run(small.exposed(found.model, [name]), one)[name] for one in feeds]
         array = weight(node).const_value.numpy().astype(np.float64)  # type: ignore[union-attr]
         rows = array.T[None] if node.op_type == "MatMul" else array
-        rows = rows.reshape(len(made[str(node.name)]), -1, made[str(node.name)].shape[1])
-        power = np.einsum("gnk,gkl,gnl->", rows, made[str(node.name)], rows)
+        moment = second(made[str(node.name)])
+        rows = rows.reshape(len(moment), -1, moment.shape[1])
+        power = np.einsum("gnk,gkl,gnl->", rows, moment, rows)
         channels = rows.shape[0] * rows.shape[1]
         seen = np.concatenate([y.astype(np.float64).ravel() for y in outputs])
         assert power / channels == pytest.approx((seen**2).mean(), rel=1e-3)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edgec.graphs import weight
 from edgec.quantize import quantize
 from edgec.quantize.static import BIAS_LIMIT, affine
-from edgec.quantize.weights import channel_axis, correction, quantize_weight
+from edgec.quantize.weights import channel_axis, correction, quantize_weight, under_taps
 from edgec.types import Graph, Grid, Plan, Scheme, Statistics
 
 U8, S8 = small.runtime("x86-vnni").grid, small.runtime("aarch64-dotprod").grid
@@ -365,7 +365,8 @@ def test_the_correction_is_the_mean_shift_of_a_convolution(group: int) -> None:
     )
     exact, off = small.run(found.model, {"x": x})["y"], small.run(rounded, {"x": x})["y"]
     shift = (off.astype(np.float64) - exact).mean(axis=(0, 2, 3))
-    analytic = correction(node, coarse.error(weight), x.mean(axis=(0, 2, 3)))
+    mean = under_taps(node, x.mean(axis=(0, 2, 3)), weight[0].size)
+    analytic = correction(node, coarse.error(weight), mean)
     assert np.abs(shift).max() > 1e-3
     np.testing.assert_allclose(analytic, shift, atol=0.02 * np.abs(shift).max())
 
@@ -385,7 +386,7 @@ def test_the_correction_is_the_mean_shift_of_a_product(turned: int) -> None:
     x = np.random.default_rng(0).normal(1, 1, (500, 40))
     error = coarse.error(weight).astype(np.float64)
     shift = (x @ (error.T if turned else error)).mean(axis=0)
-    np.testing.assert_allclose(correction(node, error, x.mean(axis=0)), shift, atol=1e-9)
+    np.testing.assert_allclose(correction(node, error, x.mean(axis=0)[None]), shift, atol=1e-9)
 
 
 @pytest.mark.parametrize("group", [1, 4, 16])

@@ -139,7 +139,47 @@ def test_a_smoothed_weight_is_rounded_by_the_smoothed_moments(
     weight = found.model.graph.initializers["wu"].const_value.numpy()
     np.testing.assert_allclose(array, weight * factors[:, None], rtol=1e-5)
     x = np.concatenate([one["x"].reshape(-1, 48) for one in feeds]) / factors
-    np.testing.assert_allclose(moment[0], x.T @ x / len(x), rtol=1e-4, atol=1e-4)
+    expected = x.T @ x / len(x)
+    expected += moments.SHRINKAGE * 48 / len(x) * np.trace(expected) / 48 * np.eye(48)
+    np.testing.assert_allclose(moment[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_bias_takes_up_is_not_rounded_for(tmp_path: Path) -> None:
+    """Inputs with large means: beside the corrected bias only what varies around them counts."""
+    weight = small.normal(0, 8, 8, 3, 3)
+    text = "g (float[1,8,6,6] x) => (float[1,8,4,4] y) { [conv] y = Conv (x, w) }"
+    found = small.canonical(small.model(text, w=weight))
+    mix = small.normal(1, 8, 3)
+    feeds: list[Feeds] = [
+        {"x": 5 + np.einsum("cd,ndhw->nchw", mix, small.normal(seed, 1, 3, 6, 6))}
+        for seed in range(12)
+    ]
+    known = observed(found, feeds, tmp_path)
+    grid, node = small.runtime("x86-avx2").grid, small.node(found.model, "conv")
+    varying = moments.shrunk(known["conv"], centred=True)[0]
+    left = []
+    for corrected in (True, False):
+        rounding = Rounding(found.model, known, frozenset(known), grid)
+        made = rounding(node, weight, 0, corrected=corrected)
+        error = made.error(weight).reshape(8, -1)
+        left.append(np.einsum("nk,kl,nl->", error, varying, error))
+    assert left[0] < 0.9 * left[1]
+
+
+def test_the_mean_of_padded_patches_corrects_exactly(tmp_path: Path) -> None:
+    """Under a border the taps of a kernel see zeros, which a mean per channel does not know."""
+    weight = small.normal(0, 8, 8, 3, 3)
+    text = "g (float[1,8,4,4] x) => (float[1,8,4,4] y) { [conv] y = Conv <pads=[1,1,1,1]> (x, w) }"
+    found = small.canonical(small.model(text, w=weight))
+    feeds: list[Feeds] = [{"x": 3 + small.normal(seed, 1, 8, 4, 4)} for seed in range(6)]
+    known = observed(found, feeds, tmp_path)
+    made = quantized(found, feeds, known, Scheme.INT8_WEIGHT_ONLY)
+    errors = [
+        small.run(made, one)["y"].astype(np.float64) - small.run(found.model, one)["y"]
+        for one in feeds
+    ]
+    off = np.mean(errors, axis=0)
+    assert np.abs(off.mean(axis=(0, 2, 3))).max() < 1e-4 * np.abs(off).max()
 
 
 TWINS = """g (float[1,8,6,6] x, float[1,8,6,6] z) => (float[1,8,6,6] y, float[1,8,6,6] v) {

@@ -95,7 +95,7 @@ def tuned(
     names = tune.round_by_moments(found, plan)
     known = dict(second_moments(found, names, files, inputs(found), 1))
     recovery, gains = tune.tune(
-        found, part, plan, runtime, statistics, known, samples, folder / "tune", 1
+        found, part, plan, runtime, statistics, known, samples, [], folder / "tune", 1
     )
 
     def score(one: Recovery) -> float:
@@ -322,6 +322,19 @@ def test_the_method_of_a_value_stays_what_the_policy_states(tmp_path: Path) -> N
     assert found.recovery.values == stated
 
 
+@pytest.mark.parametrize("count", [3, 15, 16, 40, 300])
+def test_rounding_is_judged_by_what_it_has_not_seen(count: int) -> None:
+    rows = [Row(Path(f"{index}.npz"), str(index)) for index in range(count)]
+    fit, fresh, seen = tune.split(rows)
+    if count < tune.FEW:
+        assert (fit, fresh, seen) == (rows, rows, [])
+        return
+    assert not {row.digest for row in fit} & {row.digest for row in fresh}
+    assert seen == fit
+    assert all(0 < len(one) <= tune.MOST_SAMPLES for one in (fit, fresh))
+    assert len(fit) + len(fresh) == min(count, 2 * tune.MOST_SAMPLES)
+
+
 # Where nothing can be tried
 
 
@@ -340,7 +353,7 @@ def test_without_samples_the_preferred_choice_is_made(tmp_path: Path) -> None:
     ):
         stated = replace(plan, recovery={part.name: wish})
         place = tmp_path / "tune"
-        made = tune.tune(found, part, stated, runtime, statistics, {}, [], place, 1)
+        made = tune.tune(found, part, stated, runtime, statistics, {}, [], [], place, 1)
         assert made == (expected, ())
         assert made[0] == tune.plain(wish)
         assert not place.exists()
@@ -352,7 +365,7 @@ def test_a_part_without_int8_has_nothing_to_try(tmp_path: Path) -> None:
     (part,) = plan.parts
     samples = written([graphs.load_feeds("cnn")], tmp_path)
     place, runtime = tmp_path / "tune", small.runtime("x86-vnni")
-    made = tune.tune(found, part, plan, runtime, Statistics(), {}, samples, place, 1)
+    made = tune.tune(found, part, plan, runtime, Statistics(), {}, samples, [], place, 1)
     assert made == (tune.plain(RecoveryPlan()), ())
     assert not place.exists()
     assert tune.round_by_moments(found, plan) == []
@@ -368,7 +381,7 @@ def test_a_part_that_onnx_runtime_cannot_run(
     statistics = seen(found, plan, runtime, [{"x": small.normal(0, 1, 10, 32)}])
     samples = written([{"x": small.normal(0, 1, 10, 31)}], tmp_path)
     with pytest.raises(EmitError, match=r"search: .*InvalidArgument") as caught:
-        tune.tune(found, part, plan, runtime, statistics, {}, samples, tmp_path / "tune", 1)
+        tune.tune(found, part, plan, runtime, statistics, {}, samples, [], tmp_path / "tune", 1)
     assert caught.value.hint
 
 

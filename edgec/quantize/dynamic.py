@@ -61,7 +61,8 @@ def apply(
         for node, weight in zip(group, weights, strict=True):
             if factors is not None:
                 weight = weight * factors.reshape(-1, 1)
-            quantized = rounding(node, weight, 1, factors=factors)
+            by = None if factors is None else factors[None]
+            quantized = rounding(node, weight, 1, factors=by)
             _product(model, node, measured, quantized)
 
 

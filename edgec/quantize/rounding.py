@@ -11,10 +11,17 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graphs import weight
-from edgec.moments import Moments, Stored
-from edgec.quantize.weights import FULL, REDUCED, Quantized, channel_axis, quantize_weight
+from edgec.moments import Moments, Stored, divided, mean, shrunk
+from edgec.quantize.weights import (
+    FULL,
+    REDUCED,
+    Quantized,
+    channel_axis,
+    quantize_weight,
+    under_taps,
+)
 from edgec.recover import gptq
-from edgec.types import Grid
+from edgec.types import Grid, Statistics
 
 NONE: Moments = MappingProxyType({})
 
@@ -42,10 +49,12 @@ class Rounding:
         *,
         least: np.ndarray | None = None,
         factors: np.ndarray | None = None,
+        corrected: bool = False,
     ) -> Quantized:
-        """Quantize `array`, the weight of `node`, which `factors` [K] may have smoothed already.
+        """Quantize `array`, the weight of `node`, whose input was divided by `factors` [G, K].
 
-        `axis`, `least`: see `quantize_weight`.
+        `axis`, `least`: see `quantize_weight`. `corrected`: a bias takes up what the error adds on
+        average, so that the rest of it alone counts.
         """
         quantized = quantize_weight(array, axis, self._grid, least)
         if node.name not in self._nodes:
@@ -54,24 +63,31 @@ class Rounding:
         own = self._moments[str(node.name)]
         moments = [self._moments[name] for name in self._readers(str(node.name), factors)]
         moments = [one for one in moments if one.shape == own.shape]
-        digest = hashlib.sha256(f"{array.shape} {axis} {most}".encode())
+        digest = hashlib.sha256(f"{array.shape} {axis} {most} {corrected}".encode())
         for part in (array, quantized.scale, np.zeros(0) if factors is None else factors):
             digest.update(np.ascontiguousarray(part).data)
         for one in moments:
             digest.update(_identity(one))
 
         def compute() -> np.ndarray:
-            moment = moments[0] if len(moments) == 1 else np.sum(moments, axis=0)
-            if factors is not None:
-                moment = moment / np.multiply.outer(factors, factors)
-            return gptq.laid_out(array, axis, quantized.scale, most, np.asarray(moment))
+            found = [shrunk(divided(one, factors), centred=corrected) for one in moments]
+            moment = found[0] if len(found) == 1 else np.sum(found, axis=0)
+            return gptq.laid_out(array, axis, quantized.scale, most, moment)
 
         return replace(quantized, data=self._remembered(digest.hexdigest(), compute))
+
+    def mean(self, node: ir.Node, size: int, statistics: Statistics) -> np.ndarray | None:
+        """E[x] [G, K] of what the weight of a node is multiplied by, where known; `size`: K."""
+        if node.name in self._nodes:
+            return mean(self._moments[str(node.name)])
+        seen = statistics.values.get(str(node.inputs[0].name))  # type: ignore[union-attr]
+        known = None if seen is None else seen.channel_mean
+        return None if known is None else under_taps(node, known, size)
 
     def _readers(self, name: str, factors: np.ndarray | None) -> list[str]:
         """The nodes whose inputs a weight is rounded for: all that share it, in one order.
 
-        Where its input is smoothed, other readers have other factors, and so another weight.
+        Where its input is scaled, other readers have other factors, and so another weight.
         """
         sharing = next((names for names in self._sharing.values() if name in names), [name])
         return [name] if factors is not None else sharing

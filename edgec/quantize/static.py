@@ -24,6 +24,7 @@ from edgec.quantize.weights import (
     channel_axis,
     correction,
     dequantized,
+    divided,
     matrix,
     set_bias,
 )
@@ -66,7 +67,8 @@ def apply(
     for node in static:
         if node.op_type in WEIGHTED:
             corrects = recovery[decisions[str(node.name)].part].bias
-            _weights(model, node, grids, statistics if corrects else Statistics(), rounding)
+            known = statistics if corrects else None
+            _weights(model, node, grids, known, rounding)
         else:
             _constants(model, node, grid)
     inside = set(static)
@@ -155,26 +157,31 @@ def _weights(
     model: ir.Model,
     node: ir.Node,
     grids: Mapping[str, Affine],
-    statistics: Statistics,
+    statistics: Statistics | None,
     rounding: Rounding,
 ) -> None:
+    """`statistics`: what biases are corrected by, or None."""
     x, value = node.inputs[0], weight(node)
     array = constant(value)
     if x is None or value is None or array is None:
         raise InternalError(f"{node.name} was decided static but has no constant weight")
     axis, own = channel_axis(node), grids[str(x.name)]
-    step, mean = float(own.scale), _mean(statistics, str(x.name))
-    if own.factors is not None:
-        array = array * (own.factors.reshape(-1, 1) if axis == 1 else own.factors)
-        mean = None if mean is None else mean / own.factors
+    outputs, step = array.shape[axis], float(own.scale)
+    size = array.size // outputs
+    by = None if own.factors is None else own.factors[None]
+    if by is not None:
+        array = divided(node, array, by)
     if node.op_type not in BIASED:
-        quantized = rounding(node, array, axis, factors=own.factors)
+        quantized = rounding(node, array, axis, factors=by)
         node.replace_input_with(1, dequantized(model, value, quantized))
         return
-    bias = bias_of(node, array.shape[axis])
+    bias = bias_of(node, outputs)
+    mean = None if statistics is None else rounding.mean(node, size, statistics)
     least = np.abs(bias) / (step * BIAS_LIMIT)
-    quantized = rounding(node, array, axis, least=least, factors=own.factors)
+    corrected = mean is not None
+    quantized = rounding(node, array, axis, least=least, factors=by, corrected=corrected)
     if mean is not None:
+        mean = mean if by is None else mean / by
         bias = bias - correction(node, quantized.error(array), mean)
     scale = (quantized.scale.astype(np.float64) * step).astype(np.float32)
     scale = np.maximum(scale, np.finfo(np.float32).tiny)
@@ -193,11 +200,6 @@ def _weights(
     node.prepend(dequantize)
     node.replace_input_with(1, dequantized(model, value, quantized))
     set_bias(node, dequantize.outputs[0])
-
-
-def _mean(statistics: Statistics, name: str) -> np.ndarray | None:
-    seen = statistics.values.get(name)
-    return None if seen is None else seen.channel_mean
 
 
 def _constants(model: ir.Model, node: ir.Node, grid: Grid) -> None:

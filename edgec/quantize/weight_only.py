@@ -15,7 +15,6 @@ from edgec.graphs import add_initialiser, attribute, constant, elements, is_cons
 from edgec.placement import CORRECTED
 from edgec.quantize.rounding import Rounding
 from edgec.quantize.weights import (
-    Quantized,
     bias_of,
     channel_axis,
     correction,
@@ -45,27 +44,19 @@ def apply(
             array = constant(value)
             if value is None or array is None:
                 continue
-            quantized = rounding(node, array, channel_axis(node))
+            corrects = (
+                recovery[decisions[str(node.name)].part].bias
+                and node.op_type in CORRECTED
+                and _correctable(node, array.shape[channel_axis(node)])
+            )
+            size = array.size // array.shape[channel_axis(node)]
+            mean = rounding.mean(node, size, statistics) if corrects else None
+            quantized = rounding(node, array, channel_axis(node), corrected=mean is not None)
             node.replace_input_with(index, dequantized(model, value, quantized))
-            if recovery[decisions[str(node.name)].part].bias:
-                _correct(model, node, quantized, array, statistics)
-
-
-def _correct(
-    model: ir.Model,
-    node: ir.Node,
-    quantized: Quantized,
-    weight: np.ndarray,
-    statistics: Statistics,
-) -> None:
-    seen = statistics.values.get(str(node.inputs[0].name))  # type: ignore[union-attr]
-    if node.op_type not in CORRECTED or seen is None or seen.channel_mean is None:
-        return
-    if not _correctable(node, weight.shape[channel_axis(node)]):
-        return
-    shift = correction(node, quantized.error(weight), seen.channel_mean)
-    bias = (bias_of(node, len(shift)) - shift).astype(np.float32)
-    set_bias(node, add_initialiser(model, f"{node.name}/corrected_bias", bias))
+            if mean is not None:
+                shift = correction(node, quantized.error(array), mean)
+                bias = (bias_of(node, len(shift)) - shift).astype(np.float32)
+                set_bias(node, add_initialiser(model, f"{node.name}/corrected_bias", bias))
 
 
 def _correctable(node: ir.Node, channels: int) -> bool:

@@ -92,17 +92,31 @@ def dequantized(model: ir.Model, value: ir.Value, quantized: Quantized) -> ir.Va
 def correction(node: ir.Node, error: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Analytic bias correction: the mean of what a weight's error adds to each output channel.
 
-    error: as the weight; mean: [channels of the input]; result: [channels of the output].
+    error: as the weight; mean: of the vectors that it is multiplied by, [G, K] as in
+    `edgec.moments`; result: [channels of the output].
     Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
     Correction", section 4.2, with E[x] measured on calibration data.
     """
-    if node.op_type == "Gemm":
-        return np.asarray(error @ mean if attribute(node, "transB", 0) else mean @ error)
-    groups = attribute(node, "group", 1)
-    taps = error.reshape(error.shape[0], error.shape[1], -1).sum(axis=2)
-    per_group = taps.reshape(groups, -1, taps.shape[1])
-    means = mean.reshape(groups, -1, 1)
-    return np.asarray(np.matmul(per_group, means).reshape(-1))
+    rows = error.T if channel_axis(node) else error
+    per_group = rows.reshape(len(mean), -1, mean.shape[1])
+    return np.asarray(per_group @ mean[..., None]).reshape(-1)
+
+
+def under_taps(node: ir.Node, channels: np.ndarray, size: int) -> np.ndarray:
+    """[G, K] of what is known per channel [C] of the input, the same under all taps of a kernel.
+
+    `size`: elements of the weight per output channel, which is K.
+    """
+    groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
+    taps = size * groups // len(channels)
+    return channels.repeat(taps).reshape(groups, size)
+
+
+def divided(node: ir.Node, weight: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """The weight for an input that was divided by `by` [G, K] on its way in."""
+    rows = weight.T if channel_axis(node) else weight
+    made = (rows.reshape(len(by), -1, by.shape[1]) * by[:, None, :]).reshape(rows.shape)
+    return np.asarray(made.T if channel_axis(node) else made)
 
 
 def bias_of(node: ir.Node, channels: int) -> np.ndarray:
