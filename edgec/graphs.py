@@ -68,11 +68,14 @@ def is_constant(value: ir.Value | None) -> bool:
 
 
 def weight(node: ir.Node) -> ir.Value | None:
-    """The constant weight of Conv, ConvTranspose, MatMul, Gemm or a recurrent op, if it has one."""
+    """The constant weight of Conv, ConvTranspose, MatMul, Gemm or a recurrent op, if it has one.
+
+    It is of real numbers: products of integers are no layers.
+    """
     if node.domain not in ("", "ai.onnx") or node.op_type not in WEIGHTED or len(node.inputs) < 2:
         return None
-    value = node.inputs[1]
-    return value if value is not None and is_constant(value) else None
+    tensor = None if node.inputs[1] is None else ir.convenience.get_const_tensor(node.inputs[1])
+    return node.inputs[1] if tensor is not None and tensor.dtype.is_floating_point() else None
 
 
 def elements(value: ir.Value) -> int:

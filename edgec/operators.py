@@ -113,25 +113,18 @@ def _check_operator(path: Path, node: ir.Node, opset: int, functions: set[tuple[
                 f"{path}: node {named(node)} ({node.op_type}) lacks its input {formal.name}",
                 hint=AGAIN,
             )
-        if position < len(node.inputs):
-            _check_type(path, node, position, schema)
+    for position in range(len(node.inputs) if schema.inputs else 0):
+        _check_type(path, node, position, schema)
     _check_attributes(path, node, schema)
     if node.op_type == "Constant":
         _check_constant(path, node)
 
 
 def _check_type(path: Path, node: ir.Node, position: int, schema: onnx.defs.OpSchema) -> None:
-    """A weight or an input of the graph has a type that the operator takes."""
-    value, formal = node.inputs[position], schema.inputs[position]
-    if value is None or not (value.const_value is not None or value.is_graph_input()):
-        return
-    if value.const_value is None and not isinstance(value.type, ir.TensorType):
-        return  # a sequence or an optional
-    try:
-        dtype = value.dtype if value.const_value is None else value.const_value.dtype
-    except ValueError:  # of no type that there is: `check_weights` says so
-        return
-    if dtype is None or dtype == ir.DataType.UNDEFINED:
+    """A constant or an input of the graph has a type that the operator takes."""
+    value, formal = node.inputs[position], schema.inputs[min(position, len(schema.inputs) - 1)]
+    dtype = None if value is None else _known_type(value)
+    if value is None or dtype is None or dtype == ir.DataType.UNDEFINED:
         return
     kind = f"tensor({TYPE_NAMES.get(dtype, dtype.name.lower())})"
     if kind not in formal.types:
@@ -140,6 +133,22 @@ def _check_type(path: Path, node: ir.Node, position: int, schema: onnx.defs.OpSc
             f"{formal.name}: it is a {kind}",
             hint="its type was changed, or another exporter's fault: export the model again",
         )
+
+
+def _known_type(value: ir.Value) -> ir.DataType | None:
+    """Of a constant or an input of the graph, if it is a tensor."""
+    try:
+        if value.const_value is not None:
+            return value.const_value.dtype
+        maker = value.producer()
+        given = maker.attributes if maker is not None and maker.op_type == "Constant" else {}
+        if "value" in given and given["value"].type is ir.AttributeType.TENSOR:
+            return given["value"].as_tensor().dtype
+    except ValueError:  # of no type that there is: `check_weights` says so
+        return None
+    if any(name in given for name in ("value_string", "value_strings")):
+        return ir.DataType.STRING
+    return value.dtype if value.is_graph_input() and isinstance(value.type, ir.TensorType) else None
 
 
 def _check_constant(path: Path, node: ir.Node) -> None:

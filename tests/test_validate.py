@@ -130,6 +130,12 @@ def _text_weight(proto: ModelProto) -> None:
     proto.graph.initializer[0].CopyFrom(helper.make_tensor("w", TensorProto.STRING, [1], [b"a"]))
 
 
+def _text_among_sizes(proto: ModelProto) -> None:
+    text = helper.make_tensor("t", TensorProto.STRING, [1], [b"a"])
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["s"], "text", value=text))
+    proto.graph.node.insert(1, helper.make_node("Sum", ["x", "s"], ["z"], "late"))
+
+
 def _wrong_texts(proto: ModelProto) -> None:
     tensor = TensorProto(name="k", data_type=TensorProto.STRING, dims=[3])
     tensor.string_data.extend([b"a"])
@@ -226,6 +232,7 @@ BAD: dict[Spoil, tuple[type[EdgecError], str, str]] = {
     _lacks_attribute: (InputError, "node 'first' (Cast) lacks the attribute to", "check_model"),
     _constant_of_nothing: (InputError, "'constant' (Constant) needs exactly one value", "check"),
     _text_weight: (InputError, "(Gemm) cannot take 'w' as its B: it is a tensor(string)", "export"),
+    _text_among_sizes: (InputError, "'late' (Sum) cannot take 's' as its data_0", "export"),
     _wrong_texts: (InputError, "weight 'k' is damaged: 1 texts for 3 elements", "truncated"),
     _absurd_input: (InputError, "dimension 1 of 'x' is 4611686018427387904", "symbolic dimension"),
     _absurd_weight: (InputError, "weight 'w' is damaged", "truncated or changed"),

@@ -296,6 +296,17 @@ def texts_that_fold() -> onnx.ModelProto:
     return _model(nodes, [text])
 
 
+def text_given_to_a_function() -> onnx.ModelProto:
+    """A text that a function multiplies by, which was quantized as a weight."""
+    text = helper.make_tensor("w", onnx.TensorProto.STRING, [64, 64], [b"a"] * 64**2)
+    found = _model([helper.make_node("Times", ["x", "w"], ["y"], "call", domain="own")], [text])
+    found.opset_import.append(helper.make_opsetid("own", 1))
+    inner = [helper.make_node("MatMul", ["a", "b"], ["c"], "inner")]
+    opsets = [helper.make_opsetid("", found.opset_import[0].version)]
+    found.functions.append(helper.make_function("own", "Times", ["a", "b"], ["c"], inner, opsets))
+    return found
+
+
 FOUND = [
     tile_to_terabytes,
     texts_that_fold,
@@ -304,7 +315,7 @@ FOUND = [
     channels_without_end,
 ]
 FOUND += [clip_between_many, constant_of_nothing, function_out_of_order, tensor_of_no_type]
-FOUND += [texts_as_a_weight]
+FOUND += [texts_as_a_weight, text_given_to_a_function]
 
 
 @pytest.mark.parametrize("recipe", FOUND, ids=lambda one: one.__name__)
