@@ -32,7 +32,7 @@ from edgec.offload import with_offloads
 from edgec.pack import npz_bytes, write_bundle, write_spares
 from edgec.partition import partition, rename
 from edgec.policy import check_policy, load_policy, match
-from edgec.prove import Judge, canonical, lowering, prove
+from edgec.prove import MOST_SAMPLES, Judge, canonical, lowering, prove
 from edgec.recipe import load_recipe
 from edgec.report import write_report
 from edgec.runtime.built import spares_of
@@ -217,18 +217,22 @@ def calibrate(
         prepared, folder = prepare(job), Path(temporary)
         job = _with_source(job, prepared.graph, folder)
         samples = _samples(job, prepared, folder, most)
-        prepared = _proven(job, prepared, samples, folder)
+        # a build proves its graph anew, and uses of the statistics what its graph has; a cache of
+        # all values goes to the device as it is
+        prepared = _proven(job, prepared, samples, folder, MOST_SAMPLES if every else 1)
         gathered = _gather(job, prepared, samples, (), folder, everything)
         more = every_value(prepared.graph) if every else None
         return _observe(job, prepared, gathered, more)
 
 
-def _proven(job: Job, prepared: Prepared, samples: data.Samples, folder: Path) -> Prepared:
+def _proven(
+    job: Job, prepared: Prepared, samples: data.Samples, folder: Path, most: int = MOST_SAMPLES
+) -> Prepared:
     """The same with its rewrites proven on verification samples, without those that fail."""
     job.say("proving the rewrites")
     threads = job.threads or os.cpu_count() or 1
-    rows = samples.verification or samples.calibration
-    judge = cache(partial(Judge, job.source, rows, prepared.inputs, threads, folder))
+    rows = (samples.verification or samples.calibration)[:most]
+    judge = cache(partial(Judge, job.source, rows, threads, folder))
     source = cache(partial(kernels.read, job.model, job.kernels, prepared.kernels))
     line = canonical(source, prepared.graph.shapes)
     graph = prove(prepared.graph, line, judge, job.say)

@@ -43,13 +43,28 @@ def canonicalise(
 def rewrite(
     model: ir.Model, rules: Sequence[Rule], off: Sequence[Rewrite] = ()
 ) -> tuple[ir.Model, tuple[Rewrite, ...]]:
-    """What rules make of a model, in order, and those that did or failed; it is not changed."""
+    """What rules make of a model, in order, and those that did or failed; it is not changed.
+
+    A rule that raises may leave a graph half changed: all then begin anew, without it. Copies that
+    would be kept for that, one a rule, cost more than the rules do.
+    """
     known = {one.rule: one for one in off}
-    done = []
-    for rule in rules:
-        model, one = _apply(rule, model, known.get(rule.name))
-        done.append(one)
-    return model, tuple(one for one in done if one.count or one.failure)
+    while True:
+        attempt, done = model.clone(), []
+        for rule in rules:
+            stated = known.get(rule.name)
+            if stated is not None and not stated.nodes:
+                done.append(replace(stated, count=0))
+                continue
+            try:
+                done.append(_apply(rule, attempt, stated))
+            except EdgecError:
+                raise
+            except Exception as error:  # the passes of several libraries, with errors of their own
+                known[rule.name] = Rewrite(rule.name, 0, _cause(error))
+                break
+        else:
+            return attempt, tuple(one for one in done if one.count or one.failure)
 
 
 def in_order() -> tuple[Rule, ...]:
@@ -57,24 +72,19 @@ def in_order() -> tuple[Rule, ...]:
     return CANONICAL
 
 
-def _apply(rule: Rule, model: ir.Model, off: Rewrite | None) -> tuple[ir.Model, Rewrite]:
-    """The rule's result, or the model as it was where the rule fails or is switched off."""
-    if off is not None and not off.nodes:
-        return model, replace(off, count=0)
-    attempt, before = model.clone(), snapshot(model)
-    try:
-        with _hidden(attempt, () if off is None else off.nodes):
-            count = rule.apply(attempt)
-        keep(attempt, before)
-        found = Rewrite(rule.name, count)
-        return attempt, found if off is None else replace(off, count=count)
-    except EdgecError:
-        raise
-    except Exception as error:  # the passes of several libraries, each with errors of its own
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        return model, Rewrite(rule.name, 0, f"{type(cause).__name__} {cause}"[:300])
+def _apply(rule: Rule, model: ir.Model, off: Rewrite | None) -> Rewrite:
+    """Apply a rule in place, but at the nodes at which it is off."""
+    before = snapshot(model)
+    with _hidden(model, () if off is None else off.nodes):
+        count = rule.apply(model)
+    keep(model, before)
+    return Rewrite(rule.name, count) if off is None else replace(off, count=count)
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__} {error}"[:300]
 
 
 @contextmanager

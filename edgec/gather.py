@@ -7,7 +7,7 @@ verifies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from edgec.masks import UNNAMED
 from edgec.rows import Row, digest, rows
 from edgec.runtime import npz
 from edgec.runtime.buckets import Buckets, fit
-from edgec.samples import Input, Samples, read
-from edgec.types import Feeds, Graph
+from edgec.samples import Input, Samples, Seen, read
+from edgec.types import Graph
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def gather(
     if everything:
         samples = replace(samples, calibration=samples.files, verification=())
     single = {
-        path: _single(path, inputs, buckets, folder / f"single_{index:06}")
+        path: _single(path, inputs, buckets, folder / f"single_{index:06}", samples.seen.get(path))
         for index, path in enumerate(samples.files if known else samples.calibration)
     }
     calibration = [row for path in samples.calibration for row in single[path]]
@@ -75,13 +75,19 @@ def gather(
 
 
 def _single(
-    path: Path, inputs: Sequence[Input], buckets: Buckets | None, folder: Path
+    path: Path,
+    inputs: Sequence[Input],
+    buckets: Buckets | None,
+    folder: Path,
+    seen: Seen | None,
 ) -> list[Row]:
     """The samples in a file as the engines will see them, known by what they are unpadded.
 
     Padding up to a bucket is calibrated on, since INT8 meets it on the device. What identifies a
     sample does not depend on how it was padded, nor on the buckets that further data may change.
     """
+    if buckets is None and seen is not None and _batch(seen.shapes, inputs) == 1:
+        return [Row(path, seen.digest)]
     files = apart(path, inputs, folder / "rows")
     if buckets is None:
         return rows(files)
@@ -101,7 +107,7 @@ def apart(path: Path, inputs: Sequence[Input], folder: Path) -> list[Path]:
     batch size changes neither a range nor an average. Anything else is one sample as it is.
     """
     feeds = read(path, inputs)
-    count = _batch(feeds, inputs)
+    count = _batch({name: array.shape for name, array in feeds.items()}, inputs)
     if count == 1:
         return [path]
     found = []
@@ -112,10 +118,10 @@ def apart(path: Path, inputs: Sequence[Input], folder: Path) -> list[Path]:
     return found
 
 
-def _batch(feeds: Feeds, inputs: Sequence[Input]) -> int:
+def _batch(shapes: Mapping[str, tuple[int, ...]], inputs: Sequence[Input]) -> int:
     """How many samples lie in the first dimension, or 1 where it is not one batch of all inputs."""
     names = {one.shape[0] if one.shape else None for one in inputs}
-    sizes = {array.shape[0] if array.ndim else 1 for array in feeds.values()}
+    sizes = {shape[0] if shape else 1 for shape in shapes.values()}
     shared = len(names) == len(sizes) == 1 and isinstance(next(iter(names)), str)
     told_apart = len(inputs) == 1 or names != {UNNAMED}
     bounded = any(one.ranges and one.ranges[0].low > 1 for one in inputs)

@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graphs import add_initialiser, opset
-from edgec.observe import HIGHS, LOWS, MEAN, SEEN, SIZE, Watch
+from edgec.observe import HIGHS, LOWS, MEAN, NANS, SEEN, SIZE, Watch
 
-DOMAIN, OP = "edgec", "Histogram"
+DOMAIN, OP, EXTREMES = "edgec", "Histogram", "Extremes"
 AXES_AS_INPUT = 18  # the opset from which the axes of a reduction are an input
 
 
@@ -38,9 +38,11 @@ def instrument(model: ir.Model, watch: Watch, whole: Watch, *, native: bool) -> 
         axes = [axis for axis in range(rank(values[name])) if axis != 1]
         _reduction(model, "ReduceMean", values[name], name + MEAN, axes)
     for name in watch.extents:
-        axes = list(range(rank(values[name]) - 1))
-        _reduction(model, "ReduceMin", values[name], name + LOWS, axes)
-        _reduction(model, "ReduceMax", values[name], name + HIGHS, axes)
+        if native:
+            node = ir.node(EXTREMES, [values[name]], domain=DOMAIN, num_outputs=2)
+            _add_outputs(model, node, [name + LOWS, name + HIGHS])
+        else:
+            _extremes(model, values[name], name)
 
 
 def measure(model: ir.Model, watch: Watch) -> None:
@@ -68,6 +70,20 @@ def _sizes(model: ir.Model, values: Sequence[ir.Value]) -> None:
         _add_output(model, ir.node("Size", [value]), f"{value.name}{SIZE}", ir.DataType.INT64)
 
 
+def _extremes(model: ir.Model, value: ir.Value, name: str) -> None:
+    """What the native op gives; ONNX leaves open what a NaN does to an extreme."""
+    axes = list(range(rank(value) - 1))
+    _reduction(model, "ReduceMin", value, name + LOWS, axes)
+    _reduction(model, "ReduceMax", value, name + HIGHS, axes)
+    odd = ir.node("IsNaN", [value])
+    number = ir.node("Cast", odd.outputs, {"to": ir.DataType.FLOAT})
+    odd.outputs[0].name, number.outputs[0].name = f"{name}{NANS}/is", f"{name}{NANS}/as"
+    odd.name, number.name = f"{name}{NANS}/is", f"{name}{NANS}/as"
+    _insert(model, odd)
+    _insert(model, number)
+    _reduction(model, "ReduceMax", number.outputs[0], name + NANS, axes)
+
+
 def _reduction(
     model: ir.Model, op_type: str, value: ir.Value, name: str, axes: Sequence[int]
 ) -> None:
@@ -85,12 +101,24 @@ def _reduction(
 def _add_output(
     model: ir.Model, node: ir.Node, name: str, dtype: ir.DataType = ir.DataType.FLOAT
 ) -> None:
+    """Add a node and make what it gives an output."""
+    _add_outputs(model, node, [name], dtype)
+
+
+def _add_outputs(
+    model: ir.Model, node: ir.Node, names: Sequence[str], dtype: ir.DataType = ir.DataType.FLOAT
+) -> None:
+    node.name = names[0]
+    for value, name in zip(node.outputs, names, strict=True):
+        value.name, value.dtype = name, dtype
+    _insert(model, node)
+    model.graph.outputs.extend(node.outputs)
+
+
+def _insert(model: ir.Model, node: ir.Node) -> None:
     """Add a node right behind what it watches, while that is still in the caches."""
-    node.name = node.outputs[0].name = name
-    node.outputs[0].dtype = dtype
     producer = node.inputs[0].producer()  # type: ignore[union-attr]
     if producer is None:
         model.graph.insert_before(model.graph[0], node)
     else:
         model.graph.insert_after(producer, node)
-    model.graph.outputs.append(node.outputs[0])

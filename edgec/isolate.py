@@ -7,6 +7,7 @@ importable by name and its arguments picklable; both sides are this program, not
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.errors import EdgecError, EmitError
+from edgec.lazy import defer
 from edgec.template import Forked, Template, serve
 
 TIME_LIMIT = 1800.0  # seconds
@@ -52,7 +54,7 @@ def call(
         request, answer = Path(folder) / "request", Path(folder) / "answer"
         log = Path(folder) / "log"
         request.write_bytes(pickle.dumps((name, arguments)))
-        forked = None if fresh else _template().fork(request, answer, log)
+        forked = None if fresh else _template().fork(function.__module__, request, answer, log)
         process = forked or _spawn(request, answer, log)
         try:
             stopped = _watch(process, seconds, memory or most_memory())
@@ -100,6 +102,14 @@ def _template() -> Template:
             known.close()
         known = _templates[os.getpid()] = Template(path)
     return known
+
+
+@atexit.register
+def _close() -> None:
+    """End the template with this process, whose times then include those of all that ran."""
+    known = _templates.pop(os.getpid(), None)
+    if known is not None:
+        known.close()
 
 
 def _search_path() -> str:
@@ -185,6 +195,7 @@ def answer_request(request: str, answer: str) -> None:
 
 if __name__ == "__main__":
     end_with(int(sys.argv[-1]))
+    defer()
     if sys.argv[1] == "--template":
         serve()
     else:

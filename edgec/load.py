@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import onnx
@@ -43,10 +44,9 @@ def load(path: Path, kernels: Kernels | None = None, stay: Mapping[str, bool] = 
     custom = frozenset(op(node) for node in every_node(model) if op(node))
     check_model(path, model)
     data = check_weights(path, model)
+    digest = cache(partial(_hash, (path, *data)))  # a calibration needs none
     total = size + sum(os.stat(file).st_size for file in data)
-    return Graph(
-        model=model, source=path.name, sha256=_hash([path, *data]), bytes=total, custom_ops=custom
-    )
+    return Graph(model=model, source=path.name, digest=digest, bytes=total, custom_ops=custom)
 
 
 def _read(path: Path) -> ir.Model:
@@ -82,7 +82,7 @@ def _forget_sizes(model: ir.Model) -> None:
             )
 
 
-def _hash(files: list[Path]) -> str:
+def _hash(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:

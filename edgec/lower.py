@@ -59,7 +59,6 @@ def lowered(
         model = model.clone()
         write_out(model, runtime.natives)
     found, used = rewrite(model, lowerings(runtime) if rules is None else rules, off)
-    found = model.clone() if found is model else found
     needed = helper.find_min_ir_version_for(
         [helper.make_opsetid(domain, known) for domain, known in found.opset_imports.items()], True
     )

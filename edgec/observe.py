@@ -34,7 +34,7 @@ from edgec.types import Effort, Feeds, Histogram, Statistics, ValueStatistics
 AHEAD = 2  # samples per stream between two barriers
 BROKEN = ("FastGeluFusion",)  # it removes values that the custom op still reads
 SEEN, MEAN, SIZE = "/edgec_seen", "/edgec_mean", "/edgec_size"
-LOWS, HIGHS = "/edgec_lows", "/edgec_highs"
+LOWS, HIGHS, NANS = "/edgec_lows", "/edgec_highs", "/edgec_nans"
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,8 @@ class Arrays:
     def look(self, watch: Watch, outputs: Feeds) -> Feeds:
         """What the native op would have given."""
         found = {name: outputs[name] for name in _vectors(watch)}
+        for name in watch.extents:
+            found[name + LOWS] = np.where(outputs[name + NANS] > 0, np.nan, found[name + LOWS])
         for name in watch.values:
             array = np.asarray(outputs[name], np.float32)
             finite = array[np.isfinite(array)] if not np.isfinite(array).all() else array
@@ -231,7 +233,8 @@ def _add(values: dict[str, ValueStatistics], watch: Watch, found: Feeds) -> None
         old = values.get(name, ValueStatistics())
         low, high = (found[name + what].astype(np.float64) for what in (LOWS, HIGHS))
         sound = np.isfinite(low) & np.isfinite(high)
-        low, high = np.where(sound, low, 0.0), np.where(sound, high, 0.0)
+        # + 0.0: no negative zero
+        low, high = np.where(sound, low, 0.0) + 0.0, np.where(sound, high, 0.0) + 0.0
         if old.channel_low is not None and old.channel_high is not None:
             low, high = np.minimum(low, old.channel_low), np.maximum(high, old.channel_high)
         values[name] = replace(old, channel_low=low, channel_high=high)

@@ -21,9 +21,8 @@ from edgec.errors import EmitError
 from edgec.graphs import save
 from edgec.isolate import call
 from edgec.lower import lowered, lowerings
-from edgec.reference import LEVELS, Reference
+from edgec.reference import LEVELS, outputs
 from edgec.rules import Rule
-from edgec.samples import Input, stream
 from edgec.types import Feeds, Graph, Range, Rewrite, Runtime
 
 LIMIT = 1e-4  # of an output's largest number: other orders of float32 sums, through deep networks
@@ -72,14 +71,13 @@ class Judge:
         self,
         original: Path,
         samples: Sequence[Path],
-        inputs: Sequence[Input],
         threads: int,
         folder: Path,
     ) -> None:
         """Raises EmitError where the source file itself does not run."""
         self._original, self._folder = original, folder
-        self.samples = list(samples)[:MOST_SAMPLES]
-        self._inputs, self._threads = list(inputs), threads
+        self.samples = list(samples)
+        self._threads = threads
         self._expected = self._run(original)
         self._noise: float | None = None
 
@@ -95,12 +93,12 @@ class Judge:
     def noise(self) -> float:
         """How far the source is from itself: without optimisations, and when it runs again."""
         if self._noise is None:
-            found = [self._run(self._original), self._run(self._original, LEVELS[-1])]
+            found = [self._run(self._original), self._run(self._original, LEVELS[-1:])]
             self._noise = max(distance(self._expected, one) for one in found)
         return self._noise
 
-    def _run(self, path: Path, level: str = LEVELS[0]) -> list[Feeds]:
-        found: list[Feeds] = call(_outputs, path, self.samples, self._inputs, self._threads, level)
+    def _run(self, path: Path, levels: Sequence[str] = LEVELS) -> list[Feeds]:
+        found: list[Feeds] = call(outputs, path, self.samples, self._threads, levels)
         return found
 
 
@@ -249,14 +247,6 @@ def _parts(error: float) -> str:
     if not math.isfinite(error):
         return "more than any number"
     return f"1e{math.ceil(math.log10(max(error, 1e-30)))}"
-
-
-def _outputs(
-    path: Path, samples: Sequence[Path], inputs: Sequence[Input], threads: int, level: str
-) -> list[Feeds]:
-    """All outputs, a sample each; in a subprocess."""
-    session = Reference(path, threads, levels=(level,) if level != LEVELS[0] else LEVELS)
-    return [session.run(feeds) for feeds in stream(samples, inputs)]
 
 
 def distance(expected: Sequence[Feeds], found: Sequence[Feeds]) -> float:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from edgec.errors import EmitError
+from edgec.runtime import npz
 from edgec.types import Feeds
 
+SLEEP = ("session.intra_op.allow_spinning", "0")  # idle threads: nothing here is timed
 LEVELS = ("ORT_ENABLE_ALL", "ORT_ENABLE_BASIC", "ORT_DISABLE_ALL")
 
 
@@ -38,6 +40,7 @@ class Reference:
             options.log_severity_level = 4
             options.enable_mem_pattern = False  # it keeps blocks of memory for every set of shapes
             options.intra_op_num_threads = threads
+            options.add_session_config_entry(*SLEEP)
             if library is not None:
                 options.register_custom_ops_library(str(library))
             options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
@@ -64,3 +67,9 @@ class Reference:
         made = self._session.run(wanted, dict(feeds)) if wanted else []
         found = dict(zip(wanted, made, strict=True))
         return {n: found[n] if n in found else feeds[n] for n in names or self.outputs}
+
+
+def outputs(path: Path, files: Sequence[Path], threads: int, levels: Sequence[str]) -> list[Feeds]:
+    """All outputs on the samples in `files`, one each; see `Reference`."""
+    session = Reference(path, threads, levels=levels)
+    return [session.run(npz.read(file, str(file))) for file in files]

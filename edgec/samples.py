@@ -8,8 +8,8 @@ by their order (every third verifies), so that the two never mix and a second bu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from edgec.errors import InputError, InternalError
 from edgec.graphs import is_constant
 from edgec.inputs import Input as Input
 from edgec.inputs import inputs as inputs
+from edgec.rows import digest as digest_of
 from edgec.runtime import npz
 from edgec.runtime.recipe import KINDS
 from edgec.types import Feeds, Graph
@@ -33,10 +34,24 @@ NO_RECIPE = Bound()
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What was seen of a file when it was checked: see `rows.digest`; shapes by input name."""
+
+    digest: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, feeds: Feeds) -> Seen:
+        """Of the arrays of a file."""
+        return cls(digest_of(feeds), {name: array.shape for name, array in feeds.items()})
+
+
+@dataclass(frozen=True)
 class Samples:
     """Files to calibrate on and files to verify on; `origin` says where they come from.
 
-    `recipe` made them of raw data, if it has readers, and goes into the bundle.
+    `recipe` made them of raw data, if it has readers, and goes into the bundle. `seen`: by file,
+    so that a large sample is not read and hashed over and over.
     """
 
     calibration: tuple[Path, ...]
@@ -44,6 +59,7 @@ class Samples:
     fingerprint: str
     origin: str
     recipe: Bound = NO_RECIPE
+    seen: Mapping[Path, Seen] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -91,31 +107,27 @@ def _prepared(
     """
     if len(rows) < 2:
         raise _too_few(rows[0].where)
-    readers, files = recipe.open(), []
-    digest = hashlib.sha256(recipe.fingerprint.encode())
+    readers, seen = recipe.open(), dict[Path, Seen]()
     for index, row in enumerate(rows):
         feeds = readers.prepare(row.items, row.labels)
         check_all(row.where, feeds, needs)
-        _digest(digest, row.name, feeds)
         path = into / f"{index:06}" / row.name
         path.parent.mkdir(parents=True)
         npz.write(path, feeds)
-        files.append(path)
+        seen[path] = Seen.of(feeds)
     order = {group: i for i, group in enumerate(dict.fromkeys(row.group for row in rows))}
     alike = len(order) == 1
     ordinals = [i if alike else order[row.group] for i, row in enumerate(rows)]
     of_all = f" of {all_rows}" if len(rows) < all_rows else ""
-    return _split(files, ordinals, digest, f"{len(rows)} samples{of_all}", recipe)
+    return _split(seen, ordinals, f"{len(rows)} samples{of_all}", recipe)
 
 
 def _arrays(folder: Path, needs: Sequence[Input], most: int, recipe: Bound) -> Samples:
     files = arrays(folder, needs)[:most]
     if len(files) < 2:
         raise _too_few(str(folder))
-    digest = hashlib.sha256(recipe.fingerprint.encode())
-    for path in files:
-        _digest(digest, path.name, read(path, needs))
-    return _split(files, range(len(files)), digest, f"{len(files)} files", recipe)
+    seen = {path: Seen.of(read(path, needs)) for path in files}
+    return _split(seen, range(len(files)), f"{len(files)} files", recipe)
 
 
 def arrays(folder: Path, needs: Sequence[Input]) -> list[Path]:
@@ -143,20 +155,14 @@ def _too_few(where: str) -> InputError:
     )
 
 
-def _digest(digest: hashlib._Hash, file: str, feeds: Feeds) -> None:
-    for name, array in sorted(feeds.items()):
-        digest.update(f"{file}\0{name}\0{array.dtype}\0{array.shape}\0".encode())
-        digest.update(np.ascontiguousarray(array).data)
-
-
 def _split(
-    files: Sequence[Path],
-    ordinals: Sequence[int],
-    digest: hashlib._Hash,
-    origin: str,
-    recipe: Bound,
+    seen: Mapping[Path, Seen], ordinals: Sequence[int], origin: str, recipe: Bound
 ) -> Samples:
     """Every third of the ordinals verifies; files of one ordinal stay together."""
+    files = list(seen)
+    digest = hashlib.sha256(recipe.fingerprint.encode())
+    for path, one in seen.items():
+        digest.update(f"{path.name}\0{one.digest}\0".encode())
     verifies = [ordinal % VERIFY_EVERY == 1 for ordinal in ordinals]
     return Samples(
         calibration=tuple(path for path, yes in zip(files, verifies, strict=True) if not yes),
@@ -164,6 +170,7 @@ def _split(
         fingerprint=digest.hexdigest(),
         origin=origin,
         recipe=recipe,
+        seen=seen,
     )
 
 

@@ -46,7 +46,7 @@ def place(name: str) -> Path:
 
 def read(path: Path) -> dict[str, Any]:
     """The row in the folder `path`, merged over all that it extends. Raises InputError."""
-    return _read(path / FILE, ())
+    return _read(path / FILE, (), (path / FILE).resolve())
 
 
 def likened(where: Path, name: str, rows: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +88,8 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...], real: Path) -> dict[str, Any]:
+    """A file merged over its bases. `above`: what extends it; `real`: where `path` leads."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -97,10 +98,11 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     bases = table.pop("extends", [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        file = _base(path, base)
-        if file.resolve() in (one.resolve() for one in (*above, path)):
+        file = _base(path, base, real)
+        found = file.resolve()
+        if found in (*above, real):
             raise wrong(path, "extends", f"{base!r} extends this file in turn")
-        merged = merge(merged, _read(file, (*above, path)))
+        merged = merge(merged, _read(file, (*above, real), found))
     return merge(merged, table)
 
 
@@ -116,12 +118,12 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
     return table
 
 
-def _base(path: Path, name: str) -> Path:
+def _base(path: Path, name: str, real: Path) -> Path:
     for file in (
         folder("targets") / FAMILIES / f"{name}.toml",
         folder("targets") / name / FILE,
     ):
-        if file.is_file() and file.resolve() != path.resolve() and "/" not in name:
+        if "/" not in name and file.is_file() and file.resolve() != real:
             return file
     raise wrong(
         path,

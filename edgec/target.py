@@ -30,7 +30,7 @@ def load_target(name: str, stack: str | None = None) -> Target:
     Raises InputError for an unknown name or stack, and for a table that is not sound.
     """
     path = _row(name)
-    return _target(path, read(path), stack)
+    return _target(path, read(path), stack, ours=name == HOST)
 
 
 def stacks(name: str) -> list[str]:
@@ -100,7 +100,8 @@ def _default(table: Mapping[str, Any]) -> str:
     return str(table.get("default_stack") or next(iter(table["stacks"])))
 
 
-def _target(path: Path, table: Mapping[str, Any], wanted: str | None) -> Target:
+def _target(path: Path, table: Mapping[str, Any], wanted: str | None, *, ours: bool) -> Target:
+    """The row of a table. `ours`: this machine was found to be it."""
     file = path / FILE
     name = path.resolve().name
     need(file, "the row", table, ("summary", "arch", "verified", "stacks", "runtimes"))
@@ -135,7 +136,7 @@ def _target(path: Path, table: Mapping[str, Any], wanted: str | None) -> Target:
         requires=tuple(frozenset(map(str, group)) for group in table.get("requires", [])),
         stack=chosen,
         runtimes=tuple(built[key] for key in row["runtimes"]),
-        here=_fits(table) and (path.parent != folder("targets") or name == host()),
+        here=ours or (_fits(table) and (path.parent != folder("targets") or name == host())),
         verified=str(table["verified"]),
         software=software(chosen, row),
         hardware=hardware,

@@ -1,8 +1,9 @@
 """A process that has imported what edgec's subprocesses need, and forks them off.
 
-Importing takes a second, and a build needs a dozen subprocesses. The template runs nothing else
-and holds one thread, so that forking it is safe; no backend is loaded before the fork. Where it
-cannot be had, a subprocess starts as a new interpreter.
+Importing takes a second, and a build needs a dozen subprocesses. The template imports what the
+first request for a module needs, once; it runs nothing else and holds one thread, so that forking
+it is safe; no module of edgec loads a backend when it is imported. Where it cannot be had, a
+subprocess starts as a new interpreter.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-PRELOADED = ("edgec.verify", "edgec.tune", "edgec.bucket_proof", "edgec.backends.onnxruntime.audit")
+OWN = "edgec."
 
 
 class Forked:
@@ -66,11 +67,12 @@ class Template:
         """Whether it can still fork."""
         return self.usable and self.process.poll() is None
 
-    def fork(self, request: Path, answer: Path, log: Path) -> Forked | None:
+    def fork(self, module: str, request: Path, answer: Path, log: Path) -> Forked | None:
         """A process for a request of `isolate`; None where there is none to be had."""
         if not self.alive or self.process.stdin is None:
             return None
         page = {
+            "module": module,
             "request": str(request),
             "answer": str(answer),
             "log": str(log),
@@ -105,21 +107,27 @@ def serve() -> None:
     """Fork off one process after the other, as the lines of stdin ask for; in the template."""
     answers = os.dup(1)
     os.dup2(2, 1)
-    for name in PRELOADED:
-        try:
-            import_module(name)
-        except ImportError:  # an extra is missing: whoever needs it will say so
-            continue
-    gc.freeze()
     os.write(answers, b"ready\n")
     for line in sys.stdin.buffer:
+        page = json.loads(line)
+        _preload(page["module"])
         pid = os.fork()
         if pid == 0:
             os.close(answers)
-            _become(json.loads(line))
+            _become(page)
         os.write(answers, f"{pid}\n".encode())
         _, status = os.waitpid(pid, 0)
         os.write(answers, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+def _preload(name: str) -> None:
+    """Import a module of edgec, which every later process then has."""
+    if name.startswith(OWN) and name not in sys.modules:
+        try:
+            import_module(name)
+        except ImportError:  # an extra is missing: whoever needs it will say so
+            return
+        gc.freeze()
 
 
 def _become(page: dict[str, str | dict[str, str]]) -> None:

@@ -7,7 +7,7 @@ id, which is the name that the value has in the canonical graph (see `canonicali
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -123,11 +123,16 @@ class Graph:
 
     model: ir.Model
     source: str
-    sha256: str
+    digest: Callable[[], str]
     bytes: int
     shapes: Mapping[str, tuple[Range, ...]] = field(default_factory=dict)
     rewrites: tuple[Rewrite, ...] = ()
     custom_ops: frozenset[str] = frozenset()  # of the source model, domain::name
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the source file and its weights, computed when it is first asked for."""
+        return self.digest()
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ def test_the_largest_size_is_no_longer_than_what_was_fed(encoder: Graph, tmp_pat
 def test_ranges_bound_the_sizes(tmp_path: Path) -> None:
     bounds = (Range(1, 4), Range(10, 64))
     made = small.graph(encoders.encoder())
-    made = Graph(made.model, "m", "0", 1, shapes={"ids": bounds, "mask": bounds})
+    made = Graph(made.model, "m", lambda: "0", 1, shapes={"ids": bounds, "mask": bounds})
     folder = encoders.write_captions(tmp_path / "s", LENGTHS)
     found = proposed(made, folder).buckets
     assert found is not None

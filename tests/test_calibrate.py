@@ -293,6 +293,26 @@ def test_bad_numbers_survive_the_file(tmp_path: Path) -> None:
     assert filed(plain(), need, rows, tmp_path / "grown") == once
 
 
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_a_channel_with_a_nan_is_left_out_wherever_it_stands(place: int, tmp_path: Path) -> None:
+    """With channels that do and do not fill a vector register, and a negative zero."""
+    text = "g (float[n,18] x) => (float[n,2] y) { y = MatMul (x, w) }"
+    found = small.graph(small.model(text, w=np.ones((18, 2), np.float32)))
+    x = small.normal(3, 7, 18)
+    x[place, 4], x[place, 17], x[:, 5] = np.nan, np.inf, -0.0
+    rows = written(tmp_path / "s", [{"x": x}])
+    need = want({"x"}, (), {"x"})
+    native = filed(found, need, rows, tmp_path / "native", NATIVE)
+    assert native == filed(found, need, rows, tmp_path / "numpy", NUMPY)
+    one = observed(found, need, rows, NATIVE).values["x"]
+    assert one.channel_low is not None
+    assert one.channel_high is not None
+    x[:, [4, 17]] = 0
+    np.testing.assert_array_equal(one.channel_low, x.min(axis=0))
+    np.testing.assert_array_equal(one.channel_high, x.max(axis=0))
+    assert not np.signbit(one.channel_low[5])
+
+
 @pytest.mark.parametrize("means", [NATIVE, NUMPY])
 def test_constants_and_zeros(means: Means, tmp_path: Path) -> None:
     rows = written(tmp_path, [{"x": np.full((2, 3), -0.0, np.float32)}] * 2)

@@ -14,7 +14,6 @@ import small
 from edgec import prove as stage
 from edgec.build import Job, build
 from edgec.canonicalise import canonicalise
-from edgec.inputs import inputs
 from edgec.load import load
 from edgec.prove import Judge, canonical, lowering, prove
 from edgec.rules import CANONICAL, Rule
@@ -59,7 +58,7 @@ def proven(made: ir.Model, folder: Path, rules: tuple[Rule, ...] | None = None) 
     for index in range(2):
         samples.append(folder / f"{index}.npz")
         npz.write(samples[-1], {"x": np.abs(small.normal(index, 2, 4)) + 0.1})
-    judge = partial(Judge, path, samples, inputs(graph), 1, folder)
+    judge = partial(Judge, path, samples, 1, folder)
     return prove(graph, canonical(lambda: loaded, {}), judge, lambda _: None)
 
 
@@ -224,7 +223,7 @@ def proven_lowering(made: ir.Model, runtime: Runtime, folder: Path) -> Graph:
     path = small.save(made, folder / "model.onnx")
     graph = canonicalise(load(path), {})
     npz.write(folder / "0.npz", {"x": small.normal(0, 2, 4)})
-    judge = partial(Judge, path, [folder / "0.npz"], inputs(graph), 1, folder)
+    judge = partial(Judge, path, [folder / "0.npz"], 1, folder)
     line = lowering(graph, runtime)
     return prove(line.make((), None), line, judge, lambda _: None)
 

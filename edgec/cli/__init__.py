@@ -10,6 +10,7 @@ import click
 
 from edgec import __version__
 from edgec.errors import EdgecError, EmitError, InternalError, ToolchainError
+from edgec.lazy import defer
 
 VERBS = {
     "build": "Compile an ONNX model into a verified bundle.",
@@ -62,6 +63,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors become a sentence, a hint and an exit code."""
+    defer()
     try:
         code = cli.main(arguments, prog_name="edgec", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

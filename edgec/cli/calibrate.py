@@ -67,16 +67,14 @@ def command(
     same command goes on where it was. A third of the samples is left to verify builds with, as in
     a build, unless --all is given.
     """
-    from edgec.backends.tensorrt.calibration_cache import dump, number, scales
     from edgec.build import Job, calibrate, to_stderr
     from edgec.doubts import doubts
-    from edgec.masked import masked_scores
-    from edgec.runtime import npz
-    from edgec.types import Method
 
     if (cache is None) != (version is None):
         raise click.UsageError("--tensorrt-cache and --tensorrt belong together")
     if version is not None:
+        from edgec.backends.tensorrt.calibration_cache import number
+
         number(version)
     job = Job(model=model, shapes=parse_shapes(shapes), statistics=output, say=to_stderr, **options)
     name_stack(job.target, job.stack)
@@ -91,6 +89,11 @@ def command(
     for warning in warnings:
         page.line(f"warning: {warning}")
     if cache is not None and version is not None:
+        from edgec.backends.tensorrt.calibration_cache import dump, scales
+        from edgec.masked import masked_scores
+        from edgec.runtime import npz
+        from edgec.types import Method
+
         found_scales = scales(found.statistics, Method(method), masked_scores(found.graph.model))
         npz.write_bytes(cache, dump(found_scales, version).encode())
         page.line(

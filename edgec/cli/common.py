@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
+CURSOR = b"\a\b\v\f\r"  # which names in a model may hold
 
 json_option = click.option(
     "--json", "json_file", metavar="FILE", help="Write the result as JSON; - for stdout."
@@ -177,19 +178,16 @@ class Page:
     """Text and tables for people: on stdout, or on stderr while stdout carries JSON."""
 
     def __init__(self, json_file: str | None) -> None:
-        from rich.console import Console
-
-        stream = sys.stderr if json_file == "-" else sys.stdout
-        width = None if stream.isatty() else 160
-        self._console = Console(file=stream, width=width, highlight=False)
+        self._stream = sys.stderr if json_file == "-" else sys.stdout
 
     def line(self, text: str = "") -> None:
-        """A line of plain text."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        """A line of plain text, in which nothing moves the cursor."""
+        print(text.translate(dict.fromkeys(CURSOR)), file=self._stream)
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
         """A table; columns whose head ends in a unit or count are right-aligned by their look."""
         from rich import box
+        from rich.console import Console
         from rich.table import Table
         from rich.text import Text  # names in a model may look like rich's markup
 
@@ -201,7 +199,8 @@ class Page:
             table.add_column(head, justify="right" if numeric else "left", no_wrap=index == 0)
         for row in rows:
             table.add_row(*map(Text, row))
-        self._console.print(table)
+        width = None if self._stream.isatty() else 160
+        Console(file=self._stream, width=width, highlight=False).print(table)
 
 
 def _numeric(text: str) -> bool:
