@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import shutil
 import sys
@@ -82,6 +83,7 @@ class Costs:
         return cache.digest(cache.make_key(self._model), keys, list(map(asdict, COSTS)))
 
     def _make(self) -> None:
+        compileall.compile_dir(cache.ROOT / "edgec", quiet=1)  # as pip does, for every other tool
         self._bench.make()
         self._place.mkdir(exist_ok=True)
         folder, made = self._bench.folder, cache.make_key(self._model)

@@ -17,20 +17,21 @@ from peers_types import Model
 HEAD = ("case", "samples", "CPU s", "wall s", "peak MB", "over inference", "values", "note")
 NOTE = """
 CPU time: user and system time of a case's process and its children. A case runs in a process of its
-own from start to end, imports included; {rounds} rounds, every second one backwards; medians, and
-quartiles in brackets. One more sample: (t(128) - t(32)) / 96, the same for edgec and for
-inference, paired by round. Peak memory: the largest process of a case, as the kernel records it; a
-case whose processes hold 12 GB together is ended. Inference alone reads the same files and runs the
-source model in ONNX Runtime with all its optimisations. edgec: `edgec calibrate --target host
---all`, full histograms of every value that its plan quantizes. onnxruntime: the calibrator that
-`quantize_static` opens, on the preprocessed model, up to the ranges, threads as it chooses; of
-MiniLM the matrix products alone. Its Entropy has by default as many bins as levels, so that there
-is nothing to search; the second row gives it 2,048 and 128. `nncf.quantize` cannot stop after
-calibration: its time holds the quantized model and the bias correction too, and its samples are in
-memory (20 MB of 32 pictures). A search's time is that of one value, over all values that have a
-histogram. Samples: 2,048 files a model, with arrays of their own: the 64 of the tables above, then
-pictures shifted by up to 32 pixels over their own reflection and mirrored, and texts cut and with
-their tokens in another order (34 of the short ones come twice).
+own from start to end, imports included (of byte code, as pip leaves it; edgec's is compiled first);
+{rounds} rounds, every second one backwards; medians, and quartiles in brackets. One more sample:
+(t(128) - t(32)) / 96, the same for edgec and for inference, paired by round. Peak memory: the
+largest process of a case, as the kernel records it; a case whose processes hold 12 GB together is
+ended. Inference alone reads the same files and runs the source model in ONNX Runtime with all its
+optimisations. edgec: `edgec calibrate --target host --all`, full histograms of every value that its
+plan quantizes. onnxruntime: the calibrator that `quantize_static` opens, on the preprocessed model,
+up to the ranges, threads as it chooses; of MiniLM the matrix products alone. Its Entropy has by
+default as many bins as levels, so that there is nothing to search; the second row gives it 2,048
+and 128. `nncf.quantize` cannot stop after calibration: its time holds the quantized model and the
+bias correction too, and its samples are in memory (20 MB of 32 pictures). A search's time is that
+of one value, over all values that have a histogram. Samples: 2,048 files a model, with arrays of
+their own: the 64 of the tables above, then pictures shifted by up to 32 pixels over their own
+reflection and mirrored, and texts cut and with their tokens in another order (34 of the short ones
+come twice).
 """
 METHODS_NOTE = """
 Every part in static INT8 on ONNX Runtime, with nothing measured or reverted, so that a row shows
