@@ -84,8 +84,13 @@ def elements(value: ir.Value) -> int:
     return 0 if tensor is None else int(tensor.size)
 
 
+def item_bytes(dtype: ir.DataType) -> float:
+    """What an element takes; a string counts as one byte, since onnx_ir knows no size of it."""
+    return 1.0 if dtype == ir.DataType.STRING else float(dtype.itemsize)
+
+
 def stored_bytes(tensor: ir.TensorProtocol) -> int:
-    """What a tensor takes; a string counts as one byte, since onnx_ir knows no size of it."""
+    """What a tensor takes; see `item_bytes`."""
     return int(tensor.size if tensor.dtype == ir.DataType.STRING else tensor.nbytes)
 
 

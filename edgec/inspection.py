@@ -18,7 +18,7 @@ from edgec.ask import answers, asked_of, not_asked
 from edgec.assign import assign
 from edgec.canonicalise import canonicalise
 from edgec.errors import UnsupportedError
-from edgec.graphs import weight
+from edgec.graphs import item_bytes, weight
 from edgec.macs import REPEATED, Amount, dims, macs, number, product
 from edgec.offload import with_offloads
 from edgec.partition import partition, rename
@@ -220,7 +220,7 @@ def _crossing(value: ir.Value, source: str, sink: str, stated: frozenset[str]) -
         )
     size = None
     if value.dtype is not None and sizes is not None:
-        size = product(sizes) * number(max(int(value.dtype.itemsize), 1))
+        size = product(sizes) * number(max(int(item_bytes(value.dtype)), 1))
         if not all(_follows(symbol, stated) for symbol in size.symbols):
             size = None
     dtype = "unknown" if value.dtype is None else value.dtype.name.lower()

@@ -15,6 +15,8 @@ from itertools import pairwise
 
 import onnx_ir as ir
 
+from edgec.graphs import item_bytes
+
 ASSUMED = 32  # elements along a dimension whose size is not known
 UNKNOWN = 1 << 16  # elements of a value whose rank is not known
 VALUES = 1 << 16  # more than any cut has: bytes come first, then the number of values
@@ -25,7 +27,7 @@ Needs = Mapping[ir.Node, Sequence[ir.Value]]  # what a node reads, through shape
 
 def bytes_of(value: ir.Value) -> int:
     """About how many bytes a value takes for one sample."""
-    width = 4 if value.dtype is None else max(1, math.ceil(value.dtype.itemsize))
+    width = 4 if value.dtype is None else max(1, math.ceil(item_bytes(value.dtype)))
     if value.shape is None:
         return UNKNOWN * width
     sizes = [

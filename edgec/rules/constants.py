@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-from edgec.graphs import is_constant, is_long
+from edgec.graphs import is_constant, is_long, item_bytes
 
 NAME = "fold-constants"
 ROUNDS = 2  # what the first round folds lets shapes be known, which lets more be folded
@@ -59,5 +59,5 @@ def _is_large(node: ir.Node, value: ir.Value) -> bool:
     sizes = None if value.shape is None else [d for d in value.shape if isinstance(d, int)]
     if value.shape is None or value.dtype is None or len(sizes or ()) < len(value.shape):
         return is_long(node) if node.op_type == "Range" else node.op_type in GROW
-    size = 1.0 if value.dtype == ir.DataType.STRING else float(value.dtype.itemsize)
+    size = item_bytes(value.dtype)
     return math.prod(sizes or ()) * size > MOST_BYTES

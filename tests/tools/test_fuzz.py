@@ -307,7 +307,16 @@ def text_given_to_a_function() -> onnx.ModelProto:
     return found
 
 
+def sum_said_to_be_a_text() -> onnx.ModelProto:
+    """A number between towers that is declared as a text: the narrowest cut asks for its size."""
+    found = onnx.load(graphs.path("trimodal_cross"))
+    said = helper.make_tensor_value_info("/ReduceSum_1_output_0", TensorProto.STRING, None)
+    found.graph.value_info.append(said)
+    return found
+
+
 FOUND = [
+    sum_said_to_be_a_text,
     tile_to_terabytes,
     texts_that_fold,
     weight_of_a_gigabyte,
