@@ -26,6 +26,7 @@ from edgec.graphs import (
 from edgec.policy import match, recovery_plan
 from edgec.possible import custom, in_float, possible
 from edgec.route import Routes, allowed, likely
+from edgec.sums import between_products
 from edgec.types import (
     Decision,
     Graph,
@@ -100,6 +101,34 @@ def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bo
             reverted.pop(one.part, None)  # what it stepped down for was another runtime's
         elif not one.nodes:
             reverted[one.part] = one
+    decisions = _decisions(graph, plan, policy, target, part_of, reverted, data, frozenset())
+    runtimes = {name: target.runtime(chosen) for name, chosen in plan.runtimes.items()}
+    if sums := between_products(graph.model, decisions, runtimes):
+        decisions = _decisions(graph, plan, policy, target, part_of, reverted, data, sums)
+    schemes = {
+        part.name: _effective(
+            part, plan.schemes[part.name], target.runtime(plan.runtimes[part.name]), decisions
+        )
+        for part in plan.parts
+    }
+    ladders = {
+        name: steps[1:] if steps[:1] == (schemes[name],) else steps
+        for name, steps in plan.ladders.items()
+    }
+    return replace(plan, decisions=decisions, schemes=schemes, ladders=ladders)
+
+
+def _decisions(
+    graph: Graph,
+    plan: Plan,
+    policy: Policy,
+    target: Target,
+    part_of: Mapping[str, Part],
+    reverted: Mapping[str, Revision],
+    data: bool,
+    sums: frozenset[str],
+) -> dict[str, Decision]:
+    """For every node. `reverted`: by part; `sums`: INT8 whatever made their inputs."""
     decisions: dict[str, Decision] = {}
     version = opset(graph.model)
     for node in graph.model.graph:
@@ -118,7 +147,7 @@ def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bo
                 else _revised(node, part, revision, policy, runtime, data)
             )
             static = verdict[0] is Scheme.INT8_STATIC
-            if static and (why := _left_float(node, decisions, runtime)):
+            if static and name not in sums and (why := _left_float(node, decisions, runtime)):
                 verdict = (runtime.precision, why, "Q/DQ placement")
         verdict = custom(node, runtime) or verdict
         scheme, reason, evidence = in_float(node, verdict, runtime, version)
@@ -136,17 +165,7 @@ def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bo
             and node.op_type in SMOOTHED
             and scheme in (Scheme.INT8_STATIC, Scheme.INT8_DYNAMIC),
         )
-    schemes = {
-        part.name: _effective(
-            part, plan.schemes[part.name], target.runtime(plan.runtimes[part.name]), decisions
-        )
-        for part in plan.parts
-    }
-    ladders = {
-        name: steps[1:] if steps[:1] == (schemes[name],) else steps
-        for name, steps in plan.ladders.items()
-    }
-    return replace(plan, decisions=decisions, schemes=schemes, ladders=ladders)
+    return decisions
 
 
 def _effective(

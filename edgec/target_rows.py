@@ -42,7 +42,13 @@ COMPUTES = {
 }
 KNOWN = ("source", "confidence")
 _PLAIN = ("backend", "device", "max_opset", "max_ir")
-_SWITCHES = ("static_shapes", "compressed_dynamic", "wrong_dense_chains", "unpack_weights")
+_SWITCHES = (
+    "static_shapes",
+    "compressed_dynamic",
+    "wrong_dense_chains",
+    "unpack_weights",
+    "group_sums",
+)
 
 
 def need(file: Path, where: str, row: Mapping[str, Any], keys: tuple[str, ...]) -> None:
@@ -192,6 +198,7 @@ def _op(
         dynamic_inputs=int(row.get("dynamic_inputs", 0)),
         note=str(row["note"]),
         fused=bool(row.get("fused", False)),
+        from_float=bool(row.get("from_float", False)),
         support=Support(row.get("support", "yes")),
         limits=OpLimits(
             ranks=tuple(limits.get("ranks", ())),

@@ -134,6 +134,7 @@ def _op_line(rule: OpRule) -> str:
     place = ", follows its input's grid" if rule.follows else ""
     place += ", gives float from INT8" if rule.float_output else ""
     place += ", in the kernel of a convolution" if rule.fused else ""
+    place += ", also of float" if rule.from_float else ""
     known = f"{rule.confidence}: {rule.source}"
     return f"op {rule.op_type}: {forms}{dtypes}{place} ({rule.note}; {known})"
 
@@ -206,6 +207,7 @@ def _op(rule: OpRule) -> dict[str, Any]:
         "follows": rule.follows,
         "float_output": rule.float_output,
         "fused": rule.fused,
+        "from_float": rule.from_float,
         "dynamic_inputs": rule.dynamic_inputs,
         "note": rule.note,
         "source": rule.source,

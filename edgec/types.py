@@ -377,7 +377,8 @@ class OpRule:
     `float_output`: INT8 in and float out is one kernel. `fused`: an activation that the kernel of
     the convolution before it computes. `dynamic_inputs`: how many inputs a product needs at least
     for dynamic INT8; with fewer, its activations stay in float. `dtypes`: the float types in which
-    it computes; empty: all of the runtime.
+    it computes; empty: all of the runtime. `from_float`: a sum that INT8 products read gains by
+    INT8 where float ops made what it adds, see `edgec.sums`.
     """
 
     op_type: str
@@ -387,6 +388,7 @@ class OpRule:
     dynamic_inputs: int
     note: str
     fused: bool = False
+    from_float: bool = False
     support: Support = Support.YES
     limits: OpLimits = OpLimits()
     dtypes: tuple[str, ...] = ()
@@ -513,7 +515,8 @@ class Runtime:
     `compressed_dynamic`: it quantizes activations by itself where weights are INT8, so that dynamic
     INT8 is emitted as INT8 weights; `wrong_dense_chains`: its code generator spoils INT8 products
     in a row, so that it is switched off for engines that have them; `unpack_weights`: engines with
-    INT8 weights alone unpack them once, to float; `settings` go to the opener. `dtypes`: what its
+    INT8 weights alone unpack them once, to float; `group_sums`: it normalises groups between INT8
+    nodes faster from their sums; `settings` go to the opener. `dtypes`: what its
     hardware computes with; `refused`: schemes that it therefore cannot have, with the reason;
     `instead`: what schemes become that it does not have; `unsupported`: ops that it lacks, with the
     source; `tolerates`: the newest opset that it takes of a model that cannot sink to `max_opset`;
@@ -530,6 +533,7 @@ class Runtime:
     compressed_dynamic: bool
     wrong_dense_chains: bool
     unpack_weights: bool
+    group_sums: bool
     settings: Mapping[str, object]
     grid: Grid
     ops: Mapping[str, OpRule]

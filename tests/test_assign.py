@@ -195,7 +195,7 @@ MATMUL = "g (float[2,32] x) => (float[2,64] y) { [n] y = MatMul (x, w) }"
             "Softmax has no INT8 form on onnxruntime",
         ),
         (
-            f"g ({IMAGE}) => (float[1,16,6,6] z) {{ [n] y = Add (x, x) z = Conv (y, w) }}",
+            f"g ({IMAGE}) => (float[1,16,6,6] z) {{ [n] y = Mul (x, x) z = Conv (y, w) }}",
             S,
             {"w": small.normal(0, 16, 16, 3, 3)},
             "its inputs are float: INT8 would only add conversions",

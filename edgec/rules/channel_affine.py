@@ -35,8 +35,8 @@ def _replace(model: ir.Model, scaled: ir.Node) -> bool:
         channels = shape[1] if len(shape) > 2 else None
         if not isinstance(channels, int):
             continue
-        gamma = _per_channel(factor, channels, len(shape))
-        beta = _per_channel(shifted.inputs[1 - uses[0].idx], channels, len(shape))
+        gamma = per_channel(factor, channels, len(shape))
+        beta = per_channel(shifted.inputs[1 - uses[0].idx], channels, len(shape))
         if gamma is None or beta is None:
             continue
         steps = Steps(model, shifted, NAME)
@@ -58,7 +58,7 @@ def _normalised(value: ir.Value) -> bool:
     return before is not None and before.op_type == "InstanceNormalization"
 
 
-def _per_channel(value: ir.Value | None, channels: int, rank: int) -> np.ndarray | None:
+def per_channel(value: ir.Value | None, channels: int, rank: int) -> np.ndarray | None:
     """A constant as [channels], if it is one number for each."""
     array = constant(value)
     if array is None or array.dtype != np.float32 or array.ndim > rank:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgec.graphs import attribute, opset
+from edgec.graphs import attribute, infer_shapes, opset
 from edgec.rules.steps import Steps, number
 
 NAME = "group-to-instance-norm"
@@ -20,8 +20,19 @@ EPSILON = 1e-5
 
 def apply(model: ir.Model) -> int:
     """Replace such nodes; returns how many. One whose input has no known rank stays."""
-    nodes = [node for node in model.graph if node.op_type == "GroupNormalization"]
-    return sum(_replace(model, node) for node in nodes if node.domain in ("", "ai.onnx"))
+    count = 0
+    while nodes := [node for node in model.graph if _is_one(node)]:
+        replaced = sum(_replace(model, node) for node in nodes)
+        if not replaced:
+            break
+        count += replaced
+        if replaced < len(nodes):
+            infer_shapes(model)  # the rank of one behind another is known from here on
+    return count
+
+
+def _is_one(node: ir.Node) -> bool:
+    return node.op_type == "GroupNormalization" and node.domain in ("", "ai.onnx")
 
 
 def _replace(model: ir.Model, node: ir.Node) -> bool:

@@ -1,9 +1,11 @@
 """f(Shape(x)) -> its value, where that needs only sizes of x that are fixed, whatever the others.
+Reshape(y, f(Shape(x))) -> Reshape(y, [.., -1, ..]), where one size alone is not known.
 
 Exporters compute paddings and shapes from sizes at run time (TorchScript's "same" padding, the
 reshapes of tf2onnx), and a free batch keeps all of it alive. So each element of a vector of sizes
 is followed for itself, known or not, through the operators below, in their own types: a value is
-the one that the runtime would get. What is folded lets more shapes be inferred, and so on.
+the one that the runtime would get. What is folded lets more shapes be inferred, and so on. Reshape
+neither makes nor loses elements, so that one size follows from the others, if none of them is 0.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from edgec.graphs import attribute, constant, infer_shapes, initialiser
+from edgec.graphs import add_initialiser, attribute, constant, infer_shapes, initialiser
 
 NAME = "fold-known-sizes"
 MOST_ELEMENTS = 64  # of a vector of sizes
@@ -23,20 +25,22 @@ Known = np.ma.MaskedArray  # an array whose unknown elements are masked
 
 
 def apply(model: ir.Model) -> int:
-    """Replace values that are known and computed from sizes; returns how many nodes went."""
-    before = model.graph.num_nodes()
+    """Replace values that are known and computed from sizes; returns how many nodes changed."""
+    before, settled = model.graph.num_nodes(), 0
     for _ in range(MOST_ROUNDS):
-        if not _fold(model):
+        changed, reshapes = _fold(model)
+        settled += reshapes
+        if not (changed or reshapes):
             break
         common.RemoveUnusedNodesPass()(model)
         if not any(node.op_type == "Shape" for node in model.graph):
             break
         infer_shapes(model)
-    return before - model.graph.num_nodes()
+    return before - model.graph.num_nodes() + settled
 
 
-def _fold(model: ir.Model) -> bool:
-    """One pass; whether anything was replaced."""
+def _fold(model: ir.Model) -> tuple[bool, int]:
+    """One pass; whether any value was replaced, and how many Reshapes got their sizes."""
     found: dict[ir.Value, Known] = {}
     for node in model.graph:
         if len(node.outputs) != 1 or node.domain not in ("", "ai.onnx"):
@@ -55,7 +59,22 @@ def _fold(model: ir.Model) -> bool:
         model.graph.remove(maker, safe=True)
         model.graph.register_initializer(new)
         changed = True
-    return changed
+    return changed, sum(_settle(model, node, found) for node in model.graph)
+
+
+def _settle(model: ir.Model, node: ir.Node, found: dict[ir.Value, Known]) -> bool:
+    """Give a Reshape constant sizes, if all but one are known."""
+    if node.op_type != "Reshape" or node.domain not in ("", "ai.onnx"):
+        return False
+    known = found.get(node.inputs[1]) if node.inputs[1] is not None else None
+    if known is None or known.ndim != 1:
+        return False
+    free = np.ma.getmaskarray(known)
+    if free.sum() != 1 or not (known.data[~free] > 0).all():
+        return False
+    sizes = np.where(free, -1, known.data).astype(np.int64)
+    node.replace_input_with(1, add_initialiser(model, f"{node.name}/sizes", sizes))
+    return True
 
 
 def _follow(node: ir.Node, found: dict[ir.Value, Known]) -> Known | None:

@@ -27,10 +27,11 @@ class Steps:
         inputs: Sequence[ir.Value | None],
         attributes: Attributes | None = None,
         outputs: int = 1,
+        domain: str = "",
     ) -> ir.Value:
         """A node, whose first output is returned."""
         name = f"{self._prefix}/{len(self.nodes)}_{op_type}"
-        node = ir.node(op_type, inputs, attributes, num_outputs=outputs, name=name)
+        node = ir.node(op_type, inputs, attributes, domain=domain, num_outputs=outputs, name=name)
         for index, value in enumerate(node.outputs):
             value.name = f"{name}/out_{index}" if index else f"{name}/out"
         self.nodes.append(node)

@@ -84,13 +84,32 @@ def test_a_scalar_stays_a_scalar() -> None:
     assert prove(body, 2, three=3, zero=0, one=1) == ["Cast", "Mul", "Range"]
 
 
-def test_what_needs_the_batch_stays() -> None:
+def test_the_one_size_that_needs_the_batch() -> None:
     body = """
         s = Shape (x) n = Gather <axis = 0> (s, zero) m = Mul (n, two) u = Unsqueeze (m, axis)
         t = Concat <axis = 0> (u, rest) y = Reshape (x, t)
     """
-    ops = prove(body, 0, zero=0, two=2, axis=[0], rest=[3, 10, 7])
-    assert ops == ["Concat", "Gather", "Mul", "Reshape", "Shape", "Unsqueeze"]
+    assert prove(body, 6, zero=0, two=2, axis=[0], rest=[3, 10, 7]) == ["Reshape"]
+
+
+def test_what_needs_the_batch_stays() -> None:
+    """Two sizes that are not known."""
+    body = """
+        s = Shape (x) n = Gather <axis = 0> (s, first) one = Div (n, n)
+        t = Concat <axis = 0> (n, one, rest) y = Reshape (x, t)
+    """
+    ops = prove(body, 0, first=[0], rest=[60, 7])
+    assert ops == ["Concat", "Div", "Gather", "Reshape", "Shape"]
+
+
+def test_a_size_that_is_copied_stays() -> None:
+    """A size of 0 is that of the input, and says nothing of the others."""
+    body = """
+        s = Shape (x) n = Gather <axis = 0> (s, first) t = Concat <axis = 0> (n, rest)
+        y = Reshape (x, t)
+    """
+    ops = prove(body, 0, first=[0], rest=[0, 10, 7])
+    assert ops == ["Concat", "Gather", "Reshape", "Shape"]
 
 
 @pytest.mark.parametrize(("top", "bottom"), [(7, 2), (-7, 2), (7, -2), (-7, -2), (6, 3), (1, 3)])

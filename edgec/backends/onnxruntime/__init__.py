@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
+from edgec.backends.onnxruntime import group_sums
 from edgec.backends.onnxruntime.audit import INT8_OPS, NCHWC, Found, Names, audit, count, planned
 from edgec.backends.onnxruntime.cut import cut
 from edgec.backends.onnxruntime.ort_format import MOST_BYTES, convert, files, form
@@ -31,11 +33,16 @@ class Backend:
         self, engine: Engine, decisions: Mapping[str, Decision], into: Path, threads: int
     ) -> Artifact:
         """See `backends.Backend`."""
+        summed = 0
+        if engine.runtime.group_sums:
+            model = engine.model.clone()
+            summed = group_sums.apply(model, _between_parts(engine, decisions))
+            engine = replace(engine, model=model)
         chosen, wishes = form(engine.runtime.settings)
         if chosen == "onnx" and engine.runtime.unpack_weights and _only_weights(engine.model):
             config = wishes.get("config", {})
             wishes["config"] = {**(config if isinstance(config, dict) else {}), **UNPACK}
-        if pools_float(engine.model):
+        if summed or pools_float(engine.model):
             disabled = wishes.get("disabled_optimizers", [])
             known = list(disabled) if isinstance(disabled, list) else []
             wishes["disabled_optimizers"] = [*known, PROPAGATION]
@@ -102,6 +109,17 @@ def _libraries(engine: Engine, into: Path) -> list[Path]:
         if file.parent != into:
             shutil.copyfile(file, into / file.name)
     return [into / file.name for file in files]
+
+
+def _between_parts(engine: Engine, decisions: Mapping[str, Decision]) -> frozenset[str]:
+    """Values that one part hands to another, under whose names parts are cut out of the engine."""
+    part = {node: decisions[str(node.name)].part for node in engine.source.graph}
+    return frozenset(
+        str(value.name)
+        for node in part
+        for value in node.outputs
+        if any(part.get(use.node, part[node]) != part[node] for use in value.uses())
+    )
 
 
 def _only_weights(model: ir.Model) -> bool:

@@ -1,0 +1,182 @@
+"""Groups between INT8 nodes, normalised from their sums, and what is added behind them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import engines
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import small
+
+from edgec.backends.onnxruntime import group_sums
+from edgec.types import Scheme
+
+C, SIDE, STEP, ZERO = 8, 6, 0.05, 7
+OUT_STEP, OUT_ZERO = 0.04, 100
+GAMMA = np.array([1.5, -0.7, 0, 2, 0.3, 1, -1.2, 0.9], np.float32)
+BETA = small.normal(2, C)
+
+
+def integers(groups: int, tail: str, made: str = "float") -> ir.Model:
+    """DequantizeLinear, groups normalised, scaled and shifted per channel (a), and a tail to y."""
+    grouped = (
+        "r = Reshape (d, rows) i = InstanceNormalization (r, one, none) w = Reshape (i, whole)"
+    )
+    text = f"""t (uint8[n,{C},{SIDE},{SIDE}] q) => ({made}[n,{C},{SIDE},{SIDE}] y) {{
+        d = DequantizeLinear (q, s, z) {grouped} m = Mul (w, g) a = Add (m, b) {tail}
+    }}"""
+    model = small.model(
+        text,
+        17,
+        s=np.float32(STEP),
+        z=np.uint8(ZERO),
+        t=np.float32(OUT_STEP),
+        zero=np.uint8(0),
+        middle=np.uint8(OUT_ZERO),
+        rows=np.array([0, groups, -1]),
+        whole=np.array([-1, C, SIDE, SIDE]),
+        one=np.ones(groups, np.float32),
+        none=np.zeros(groups, np.float32),
+        g=GAMMA.reshape(C, 1, 1),
+        b=BETA.reshape(C, 1, 1),
+    )
+    ir.passes.common.NameFixPass()(model)
+    ir.passes.common.ShapeInferencePass()(model)
+    return model
+
+
+def reference(q: np.ndarray, groups: int) -> np.ndarray:
+    """Wu and He 2018, equation 1, in float64."""
+    rows = ((q.astype(np.float64) - ZERO) * STEP).reshape(len(q), groups, -1)
+    centred = rows - rows.mean(axis=2, keepdims=True)
+    unit = centred / np.sqrt((centred**2).mean(axis=2, keepdims=True) + 1e-5)
+    return unit.reshape(q.shape) * GAMMA.reshape(C, 1, 1) + BETA.reshape(C, 1, 1)
+
+
+def bytes_like(batch: int) -> np.ndarray:
+    """Values of 8 bits, far from zero in some groups."""
+    spread = small.normal(5, batch, C, SIDE, SIDE) * 12
+    offset = np.linspace(40, 215, C).reshape(C, 1, 1)
+    return np.clip(np.rint(spread + offset), 0, 255).astype(np.uint8)
+
+
+def applied(model: ir.Model, kept: tuple[str, ...] = ()) -> Counter[str]:
+    assert group_sums.apply(model, kept) == 1
+    assert group_sums.apply(model, kept) == 0
+    return Counter(node.op_type for node in model.graph)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_read_by_float(groups: int, batch: int) -> None:
+    model, q = integers(groups, "y = Relu (a)"), bytes_like(batch)
+    ops = applied(model)
+    assert (ops["InstanceNormalization"], ops["Mul"], ops["Add"]) == (0, 3, 1)
+    assert (ops["FusedMatMul"], ops["ReduceSum"], ops["BatchNormalization"]) == (1, 1, 1)
+    found = small.run(model, {"q": q})["y"]
+    np.testing.assert_allclose(found, np.maximum(reference(q, groups), 0), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("clamped", [True, False])
+def test_read_by_int8(clamped: bool, groups: int, batch: int) -> None:
+    """One addition and one quantization are left; scales below zero and of zero are none apart."""
+    tail = "n = Relu (a) y = QuantizeLinear (n, t, zero)"
+    model = integers(groups, tail if clamped else "y = QuantizeLinear (a, t, middle)", "uint8")
+    ops = applied(model)
+    assert "InstanceNormalization" not in ops
+    assert "BatchNormalization" not in ops
+    assert (ops["FusedMatMul"], ops["QuantizeLinear"], ops["Add"]) == (1, 1, 2)
+    q = bytes_like(batch)
+    found = small.run(model, {"q": q})["y"]
+    wanted = reference(q, groups) / OUT_STEP + (0 if clamped else OUT_ZERO)
+    off = np.abs(found - np.clip(wanted, 0, 255))
+    assert found.dtype == np.uint8
+    assert off.max() < 0.51  # of a step: rounding, and where two steps are equally near
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_group_without_spread(level: int) -> None:
+    """Its variance is 0, and what float32 loses must not make it negative."""
+    model, q = integers(2, "y = Identity (a)"), np.full((1, C, SIDE, SIDE), level, np.uint8)
+    applied(model)
+    found = small.run(model, {"q": q})["y"]
+    np.testing.assert_allclose(found, np.broadcast_to(BETA.reshape(C, 1, 1), q.shape), atol=2e-2)
+
+
+def test_values_that_are_asked_for_stay() -> None:
+    tail = "n = Relu (a) y = QuantizeLinear (n, t, zero)"
+    assert group_sums.apply(integers(2, tail, "uint8"), {"r"}) == 0
+    model, q = integers(2, tail, "uint8"), bytes_like(1)
+    assert applied(model, ("a",))["BatchNormalization"] == 1
+    found = small.run(small.exposed(model, ["a"]), {"q": q})["a"]
+    np.testing.assert_allclose(found, reference(q, 2), rtol=0, atol=2e-4)
+
+
+def test_float_is_left_alone() -> None:
+    """The mean of a group of any floats may be far larger than its spread."""
+    text = """t (float[n,8,6,6] x) => (float[n,8,6,6] y) {
+        r = Reshape (x, rows) i = InstanceNormalization (r, one, none) y = Reshape (i, whole)
+    }"""
+    weights = {"one": np.ones(2, np.float32), "none": np.zeros(2, np.float32)}
+    shapes = {"rows": np.array([0, 2, -1]), "whole": np.array([-1, 8, 6, 6])}
+    assert group_sums.apply(small.canonical(small.model(text, **weights, **shapes)).model, ()) == 0
+
+
+BLOCK = """g (float[n,3,16,16] x) => (float[n,16,16,16] y) {
+    a = Conv <pads = [1,1,1,1]> (x, w0) b = GroupNormalization <num_groups = 4> (a, g, h)
+    c = Relu (b)
+    d = Conv <pads = [1,1,1,1]> (c, w1) e = GroupNormalization <num_groups = 4> (d, g, h)
+    f = Add (e, c) k = Relu (f)
+    y = Conv <pads = [1,1,1,1]> (k, w2)
+}"""
+WEIGHTS = {
+    "w0": small.normal(1, 16, 3, 3, 3),
+    "w1": small.normal(2, 16, 16, 3, 3),
+    "w2": small.normal(3, 16, 16, 3, 3),
+    "g": 1 + small.normal(4, 16, spread=0.1),
+    "h": small.normal(5, 16),
+}
+
+
+def test_a_residual_block(tmp_path: Path) -> None:
+    """What runs between its convolutions, as ONNX Runtime optimises it."""
+    found = small.canonical(small.model(BLOCK, 21, **WEIGHTS))
+    feeds = [{"x": small.normal(seed, 2, 3, 16, 16)} for seed in range(4)]
+    made, plan = engines.engine(found, "x86-vnni", feeds)
+    artifact = engines.emit(made, plan, tmp_path)
+    assert (artifact.optimised.int8, artifact.optimised.float) == (3, 0)
+    assert not artifact.misplaced
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    disabled = artifact.settings["disabled_optimizers"]
+    assert isinstance(disabled, list)
+    onnxruntime.InferenceSession(
+        artifact.path, options, ["CPUExecutionProvider"], disabled_optimizers=set(disabled)
+    )
+    ops = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert (ops["QLinearConv"], ops["QLinearAdd"], ops["FusedMatMul"]) == (3, 1, 2)
+    # One for each group and one for the output; one for each group and one for the input.
+    assert (ops["DequantizeLinear"], ops["QuantizeLinear"]) == (3, 3)
+    assert not {"InstanceNormalization", "BatchNormalization"} & set(ops)
+    before = small.run(found.model, feeds[0])["y"]
+    after = engines.run(artifact, feeds[0])["y"]
+    assert small.sqnr(before, np.asarray(after)) > 25
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_whose_sum_is_int8(backend: str) -> None:
+    """Float values are quantized to be added where the row says so."""
+    found = small.canonical(small.model(BLOCK, 21, **WEIGHTS))
+    feeds = [{"x": small.normal(0, 1, 3, 16, 16)}]
+    _, plan = engines.engine(found, "x86-vnni", feeds, name=backend)
+    (added,) = (node.name for node in found.model.graph if node.outputs[0].name == "f")
+    wanted = {"onnxruntime": Scheme.INT8_STATIC, "openvino": Scheme.FLOAT32}
+    assert plan.decisions[str(added)].scheme is wanted[backend]
