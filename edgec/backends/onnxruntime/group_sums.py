@@ -1,15 +1,14 @@
-"""Normalised groups between INT8 nodes, from two sums of theirs; a' is a factor per channel.
+"""I(x) s' + b' -> x (s / r)' + (b - m s / r)', one BatchNormalization; ' per channel, between INT8.
 
     S = sum(x), D = x . x over the n values of a group; m = S / n, r = sqrt(D / n - m^2 + eps)
 
-    I(x) s' + b'                 -> x (s / r)' + (b - m s / r)', one BatchNormalization
-    Quantize(Relu(I(x) s' + b')) -> Quantize(x + (r (b + z q) / s - m)') with steps of (r q / s)'
+I is InstanceNormalization, of x or of its reshape into groups. onnxruntime computes it on one
+thread and in registers of 128 bits, S on all threads, and D, a product of matrices, on all threads
+and in registers of the full width. Milliseconds of 1.32 on one thread of AVX512-VNNI, 256x56x56:
+I 0.47, S 0.15, D 0.17. What follows is one thread's as well: BatchNormalization 0.33, in place of
+Mul 0.28 and Add 0.29 on all threads. To quantize per channel, with steps of q r / s, needs no scale
+any more, but is done by one thread, and was slower in all (ResNet-50, 53.9 beside 50.0).
 
-q and z are the step and the zero point of that Quantize, whose clamp is the Relu, if there is one.
-I is InstanceNormalization, of x or of its reshape into groups. onnxruntime computes it, and
-BatchNormalization, on one thread and in registers of 128 bits; the sums, Add and QuantizeLinear on
-all threads, and D, a product of matrices, in registers of the full width. Milliseconds of 1.32 on
-one thread of AVX512-VNNI, 256x56x56: I 0.47, the two sums 0.32; BatchNormalization 0.33, Add 0.27.
 A pass of onnxruntime moves DequantizeLinear down through Reshape, and would make one of it for each
 that reads x: engines with such groups do without (see `pools`).
 
@@ -33,8 +32,7 @@ from edgec.rules.steps import Steps, number
 
 NAME = "group-sums"
 DOMAIN = "com.microsoft"
-OPSET = 13  # from here on, ReduceSum takes axes as an input, and QuantizeLinear an axis
-LEAST = 1e-12  # instead of a scale of 0; x / LEAST is still far inside of float32
+OPSET = 13  # from here on, ReduceSum takes axes as an input
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
@@ -51,15 +49,6 @@ class Normalised:
     epsilon: float
 
 
-@dataclass(frozen=True)
-class Quantized:
-    """What is behind `Normalised.out`, if nothing else is: `node` is its QuantizeLinear."""
-
-    node: ir.Node
-    step: float
-    zero: int
-
-
 def apply(model: ir.Model, kept: Collection[str]) -> int:
     """Replace such normalisations; returns how many. `kept`: names of values that must stay."""
     if opset(model) < OPSET:
@@ -67,7 +56,7 @@ def apply(model: ir.Model, kept: Collection[str]) -> int:
     nodes = [node for node in model.graph if node.op_type == "InstanceNormalization"]
     found = [one for node in nodes if (one := _match(node, kept)) is not None]
     for one in found:
-        _replace(model, one, _quantized(one.out, kept))
+        _replace(model, one)
     if found:
         model.opset_imports.setdefault(DOMAIN, 1)
         common.RemoveUnusedNodesPass()(model)
@@ -166,30 +155,16 @@ def _affine(
     return (wide, np.zeros(1)) if node.op_type == "Mul" else (np.ones(1), wide)
 
 
-def _quantized(value: ir.Value, kept: Collection[str]) -> Quantized | None:
-    node, clamped = _reader(value, kept), False
-    if node is not None and node.op_type == "Relu":
-        node, clamped = _reader(node.outputs[0], kept), True
-    if node is None or node.op_type != QUANTIZE or len(node.inputs) != 3:
-        return None
-    step, zero = constant(node.inputs[1]), constant(node.inputs[2])
-    if step is None or zero is None or step.size != 1 or zero.dtype != np.uint8:
-        return None
-    if clamped and zero.item() != 0:
-        return None
-    return Quantized(node, float(step.item()), int(zero.item()))
-
-
-def _replace(model: ir.Model, one: Normalised, behind: Quantized | None) -> None:
-    last = one.out.producer() if behind is None else behind.node
+def _replace(model: ir.Model, one: Normalised) -> None:
+    last = one.out.producer()
     assert last is not None
     steps = Steps(model, last, NAME)
     groups, channels = one.groups, one.sizes[0]
     count, area = int(np.prod(one.sizes)) // groups, int(np.prod(one.sizes[1:]))
-    each = (1, groups, channels // groups, 1)
 
     def vector(name: str, array: np.ndarray) -> ir.Value:
-        return steps.constant(name, array.reshape(each).astype(np.float32))
+        each = array.reshape(1, groups, channels // groups, 1)
+        return steps.constant(name, each.astype(np.float32))
 
     def shaped(value: ir.Value, name: str, sizes: list[int]) -> ir.Value:
         return steps.add("Reshape", [value, steps.constant(name, sizes)])
@@ -202,19 +177,10 @@ def _replace(model: ir.Model, one: Normalised, behind: Quantized | None) -> None
     spread = steps.add("Sub", [squares, steps.add("Mul", [total, mean])])
     least = steps.scalar("n*eps", count * one.epsilon, ir.DataType.FLOAT)
     root = steps.add("Sqrt", [steps.add("Add", [steps.add("Relu", [spread]), least])])
-    if behind is None:
-        scale = steps.add("Div", [vector("s", one.scale * np.sqrt(count)), root])
-        bias = steps.add("Sub", [vector("b", one.bias), steps.add("Mul", [mean, scale])])
-        scale, bias = (shaped(value, "flat", [-1]) for value in (scale, bias))
-        none = steps.add("Sub", [scale, scale])  # a mean of 0; and a variance, to which 1 is added
-        inputs = [shaped(x, "rows", [1, -1, area]), scale, bias, none, none]
-        value = steps.add("BatchNormalization", inputs, {"epsilon": 1.0})
-    else:
-        safe = np.where(np.abs(one.scale) < LEAST, LEAST, one.scale) * np.sqrt(count)
-        # A step below 0 mirrors its channel, as a scale below 0 does.
-        sizes = shaped(steps.add("Mul", [root, vector("q/s", behind.step / safe)]), "flat", [-1])
-        offset = vector("b/s", (one.bias + behind.zero * behind.step) / safe)
-        shift = steps.add("Sub", [steps.add("Mul", [root, offset]), mean])
-        moved = steps.add("Add", [shaped(x, "rows", [-1, area]), shaped(shift, "column", [-1, 1])])
-        value = steps.add(QUANTIZE, [moved, sizes], {"axis": 0})
+    scale = steps.add("Div", [vector("s", one.scale * np.sqrt(count)), root])
+    bias = steps.add("Sub", [vector("b", one.bias), steps.add("Mul", [mean, scale])])
+    scale, bias = (shaped(value, "flat", [-1]) for value in (scale, bias))
+    none = steps.add("Sub", [scale, scale])  # a mean of 0; and a variance, to which 1 is added
+    inputs = [shaped(x, "rows", [1, -1, area]), scale, bias, none, none]
+    value = steps.add("BatchNormalization", inputs, {"epsilon": 1.0})
     steps.put(last, [shaped(value, "whole", [-1, *one.sizes])])
