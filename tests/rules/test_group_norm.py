@@ -187,3 +187,20 @@ def test_a_scale_that_others_read_stays() -> None:
         b=small.normal(2, 8, 1),
     )
     assert channel_affine.apply(equal.named(made)) == 0
+
+
+def test_one_behind_another() -> None:
+    """ONNX infers no shape past the first, so that the rank of the second is known late."""
+    made = small.model(
+        """g (float[n,8,5,6] x) => (float[n,8,5,6] y) {
+              a = GroupNormalization <num_groups = 2> (x, s, b)
+              r = Relu (a)
+              y = GroupNormalization <num_groups = 4> (r, s, b)
+            }""",
+        opset=21,
+        s=1 + small.normal(1, 8),
+        b=small.normal(2, 8),
+    )
+    feeds = {"x": small.normal(3, 2, 8, 5, 6)}
+    ops = equal.prove(made, group_norm, feeds, count=2)
+    assert (ops["InstanceNormalization"], ops["GroupNormalization"]) == (2, 0)
