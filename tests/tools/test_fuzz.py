@@ -310,7 +310,7 @@ def text_given_to_a_function() -> onnx.ModelProto:
 def sum_said_to_be_a_text() -> onnx.ModelProto:
     """A number between towers that is declared as a text: the narrowest cut asks for its size."""
     found = onnx.load(graphs.path("trimodal_cross"))
-    said = helper.make_tensor_value_info("/ReduceSum_1_output_0", TensorProto.STRING, None)
+    said = helper.make_tensor_value_info("/ReduceSum_1_output_0", TensorProto.STRING, [])
     found.graph.value_info.append(said)
     return found
 
