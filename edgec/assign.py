@@ -106,9 +106,7 @@ def decide(graph: Graph, plan: Plan, policy: Policy, target: Target, *, data: bo
     if sums := between_products(graph.model, decisions, runtimes):
         decisions = _decisions(graph, plan, policy, target, part_of, reverted, data, sums)
     schemes = {
-        part.name: _effective(
-            part, plan.schemes[part.name], target.runtime(plan.runtimes[part.name]), decisions
-        )
+        part.name: _effective(part, plan.schemes[part.name], runtimes[part.name], decisions)
         for part in plan.parts
     }
     ladders = {

@@ -35,6 +35,7 @@ from edgec.policy import check_policy, load_policy, match
 from edgec.prove import MOST_SAMPLES, Judge, canonical, lowering, prove
 from edgec.recipe import load_recipe
 from edgec.report import write_report
+from edgec.results import Contender, Report
 from edgec.runtime.built import spares_of
 from edgec.runtime.conditions import Watch
 from edgec.runtime.goals import BUILT, parse
@@ -42,13 +43,7 @@ from edgec.settle import Settled, choose, contenders, no_better, plainest, race,
 from edgec.target import load_target
 from edgec.timing import busy
 from edgec.trial import Prepared, Trial, Trials
-from edgec.types import (
-    Contender,
-    Graph,
-    KernelChoice,
-    Placement,
-    Report,
-)
+from edgec.types import Graph, KernelChoice, Placement
 
 
 def build(job: Job) -> Report:

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from edgec.types import Comparison
+from edgec.results import Comparison
 
 UNIT = 1e-3  # how far from 1 the norm of an embedding, or the sum of probabilities, may be
 EMBEDDING_WORDS = ("embed", "feature", "pooled", "hidden")

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graphs import constant
-from edgec.types import Engine
+from edgec.results import Engine
 
 SUFFIX = "/int8"  # behind the name of the float value
 BACKENDS = frozenset({"onnxruntime"})

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from edgec.errors import GoalMissed
 from edgec.report import report_path
+from edgec.results import Comparison, Report, Speed
 from edgec.runtime import goals
 from edgec.runtime.bench import unsteady
 from edgec.runtime.goals import BUILT, VERIFIED, Goal, Verdict, parse
-from edgec.types import Comparison, Report, Speed
 
 TARGET = {"memory_mb": "memory<={:g}MB", "latency_ms": "p95<={:g}ms", "bundle_mb": "size<={:g}MB"}
 BOUND = "accuracy_drop"

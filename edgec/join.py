@@ -13,7 +13,8 @@ from itertools import product
 from edgec.errors import UnsupportedError
 from edgec.fit import room
 from edgec.graphs import extract, reads
-from edgec.types import Engine, Graph, Joining, Part, Plan, Scheme, Target
+from edgec.results import Engine
+from edgec.types import Graph, Joining, Part, Plan, Scheme, Target
 
 WHOLE = "main"
 PRECISIONS = (Scheme.BFLOAT16, Scheme.FLOAT16)  # what a whole engine computes with

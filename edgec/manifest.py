@@ -14,12 +14,12 @@ from edgec import picked
 from edgec.binding import NAME as RECIPE
 from edgec.buckets import Proposal
 from edgec.doubts import doubts
+from edgec.results import Comparison
 from edgec.runtime.buckets import as_json
 from edgec.runtime.tensorrt_build import digest
 from edgec.samples import Samples
 from edgec.trial import Prepared, Trial
 from edgec.types import (
-    Comparison,
     Decision,
     Gain,
     KernelChoice,

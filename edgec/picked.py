@@ -19,7 +19,8 @@ import onnx_ir as ir
 from edgec.compare import Running
 from edgec.graphs import inner, reads
 from edgec.metrics.boxes import overlap
-from edgec.types import Comparison, Feeds
+from edgec.results import Comparison
+from edgec.types import Feeds
 
 SELECTIONS = frozenset({"NonMaxSuppression", "TopK"})
 SAME_IOU = 0.5

@@ -23,25 +23,14 @@ from edgec.metrics.labels import NO_LABELS, Sheet
 from edgec.metrics.labels import read as read_labels
 from edgec.metrics.outputs import count
 from edgec.reference import Reference
+from edgec.results import STAND_IN, Artifact, Comparison, Counts, StandIn
 from edgec.revise import worst
 from edgec.runtime import Bundle
 from edgec.runtime import load as open_bundle
 from edgec.runtime.buckets import Buckets, mute, parse
 from edgec.runtime.built import spare
 from edgec.runtime.model import refuse_native_code
-from edgec.types import (
-    STAND_IN,
-    Artifact,
-    Comparison,
-    Counts,
-    Graph,
-    Kind,
-    Limits,
-    Modality,
-    Part,
-    Range,
-    StandIn,
-)
+from edgec.types import Graph, Kind, Limits, Modality, Part, Range
 from edgec.verify import cut, verify_outputs, verify_parts
 
 MOST_FILES = 100_000

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from edgec.types import Artifact, Checks, Comparison, Limits, Plan, Revision, Scheme, Speed
+from edgec.results import Artifact, Checks, Comparison, Speed
+from edgec.types import Limits, Plan, Revision, Scheme
 
 SLOWER = 0.95  # of float's speed, below which a part has come out slower beyond the noise
 SLOWER_MS = 0.1  # and by how much: two processes of one model differ by less

@@ -15,8 +15,9 @@ import onnx_ir as ir
 from edgec.able import unable_part
 from edgec.errors import UnsupportedError
 from edgec.policy import match
+from edgec.results import Speed
 from edgec.target_rows import COMPUTES
-from edgec.types import Graph, Pace, Part, Policy, Runtime, Speed, Target
+from edgec.types import Graph, Pace, Part, Policy, Runtime, Target
 
 MUCH = 1.5  # times faster, by the table, that are worth a cut
 GAIN = 1.1  # times faster, measured, that are worth a cut

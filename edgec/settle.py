@@ -15,10 +15,11 @@ from edgec.assign import assign, decide
 from edgec.blame import Broken
 from edgec.errors import EmitError, InternalError
 from edgec.policy import match
+from edgec.results import Contender, Speed
 from edgec.revise import SLOWER, retreat, revise, worst
 from edgec.route import alone, mixed
 from edgec.trial import Prepared, Trial, Trials
-from edgec.types import Contender, Feeds, Limits, Plan, Revision, Scheme, Speed
+from edgec.types import Feeds, Limits, Plan, Revision, Scheme
 
 MAX_REVISIONS = 16
 RIVAL = 0.7  # of the expected speed, from which another scheme is worth a trial

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from edgec.errors import EdgecError, EmitError
+from edgec.results import Speed
 from edgec.runtime import bench, npz
-from edgec.types import Feeds, Speed
+from edgec.types import Feeds
 from edgec.verify import PartFiles
 
 ROUNDS = 7

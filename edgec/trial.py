@@ -27,12 +27,10 @@ from edgec.moments import Stored, second_moments
 from edgec.needs import union
 from edgec.placement import place
 from edgec.quantize import quantize
+from edgec.results import Artifact, Checks, Engine, Speed
 from edgec.timing import time_part
 from edgec.tune import plain, round_by_moments, split, tune
 from edgec.types import (
-    Artifact,
-    Checks,
-    Engine,
     Gain,
     Graph,
     KernelChoice,
@@ -42,7 +40,6 @@ from edgec.types import (
     Recovery,
     Rewrite,
     Scheme,
-    Speed,
     Statistics,
     Target,
 )

@@ -23,11 +23,12 @@ from edgec.graphs import extract, save
 from edgec.isolate import call
 from edgec.picked import Paired, picked
 from edgec.reference import Reference
+from edgec.results import Artifact, Comparison
 from edgec.runtime.buckets import Buckets, mute, serve
 from edgec.runtime.npz import write as write_npz
 from edgec.runtime.openers import Session, opener
 from edgec.samples import Input, stream
-from edgec.types import Artifact, Comparison, Feeds, Graph, Part
+from edgec.types import Feeds, Graph, Part
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,10 @@ from edgec.lower import lower
 from edgec.partition import partition
 from edgec.placement import place
 from edgec.quantize import quantize
+from edgec.results import Artifact, Engine
 from edgec.runtime.openers import opener
 from edgec.tune import plain
 from edgec.types import (
-    Artifact,
-    Engine,
     Graph,
     Override,
     Plan,

@@ -25,8 +25,9 @@ from edgec import runtime
 from edgec.build import Job, build, calibrate
 from edgec.errors import EdgecError, EmitError, InputError, UnsupportedError
 from edgec.report import report_path
+from edgec.results import Report
 from edgec.runtime.manifest import schema
-from edgec.types import Limits, Range, Report, Scheme
+from edgec.types import Limits, Range, Scheme
 
 NAME = "clip_torchscript"
 MODEL = graphs.path(NAME)

@@ -18,8 +18,8 @@ from edgec.errors import GoalMissed, InputError
 from edgec.goals import first_missed, judge, line, missed_of, of_target
 from edgec.policy import load_policy
 from edgec.report import report_path
+from edgec.results import Comparison, Contender, Report, Speed
 from edgec.runtime.goals import BUILT, Verdict, parse
-from edgec.types import Comparison, Contender, Report, Speed
 
 BUSY = (1.0, 1.0, 1.0, 2.0, 3.0, 3.0, 3.0)
 

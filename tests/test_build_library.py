@@ -10,9 +10,9 @@ from test_partition_library import EXPECTED
 
 from edgec.backends import missing
 from edgec.build import Job, build
+from edgec.results import Report
 from edgec.runtime import load
 from edgec.target import load_target, stacks
-from edgec.types import Report
 
 TARGETS = ("generic", "x86-avx2", "x86-vnni", "x86-bf16", "aarch64-dotprod")
 ROWS = {

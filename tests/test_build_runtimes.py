@@ -16,9 +16,10 @@ from edgec import runtime
 from edgec.build import Job, build
 from edgec.errors import EmitError, ToolchainError, UnsupportedError
 from edgec.report import report_path
+from edgec.results import Report
 from edgec.runtime.bundle import Bundle
 from edgec.runtime.manifest import schema
-from edgec.types import Limits, Report, Scheme
+from edgec.types import Limits, Scheme
 
 NAME = "clip_torchscript"
 LOOSE = Limits(part_sqnr_db=None, cosine=None)

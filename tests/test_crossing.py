@@ -21,8 +21,9 @@ from edgec.join import join
 from edgec.lower import lower
 from edgec.partition import partition
 from edgec.quantize import quantize
+from edgec.results import Artifact, Engine
 from edgec.runtime import load
-from edgec.types import Artifact, Bounds, Engine, Graph, Plan, Scheme, Target
+from edgec.types import Bounds, Graph, Plan, Scheme, Target
 
 MOST = 20_000  # bytes of weights of an engine: the convolutions of the fixture take several
 

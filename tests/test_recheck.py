@@ -13,7 +13,8 @@ from edgec import runtime
 from edgec.build import Job, build
 from edgec.errors import InputError
 from edgec.recheck import Recheck, recheck
-from edgec.types import Comparison, Limits, Report
+from edgec.results import Comparison, Report
+from edgec.types import Limits
 
 NAME = "siamese"
 

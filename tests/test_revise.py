@@ -8,24 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from edgec.results import Artifact, Checks, Comparison, Counts, Speed
 from edgec.revise import retreat, revise, worst
 from edgec.runtime.bench import Ratio, Timing
-from edgec.types import (
-    Artifact,
-    Checks,
-    Comparison,
-    Counts,
-    Decision,
-    Kind,
-    Limits,
-    Modality,
-    Part,
-    Plan,
-    RecoveryPlan,
-    Revision,
-    Scheme,
-    Speed,
-)
+from edgec.types import Decision, Kind, Limits, Modality, Part, Plan, RecoveryPlan, Revision, Scheme
 
 F, S, D, W, K = (
     Scheme.FLOAT32,

@@ -16,21 +16,11 @@ from edgec.canonicalise import canonicalise
 from edgec.errors import UnsupportedError
 from edgec.load import load
 from edgec.policy import load_policy
+from edgec.results import Speed
 from edgec.route import GAIN, MUCH, allowed, alone, likely, mixed
 from edgec.runtime.bench import Ratio, Timing
 from edgec.target import load_target
-from edgec.types import (
-    Graph,
-    Kind,
-    Override,
-    Part,
-    Policy,
-    Range,
-    Runtime,
-    Scheme,
-    Speed,
-    Target,
-)
+from edgec.types import Graph, Kind, Override, Part, Policy, Range, Runtime, Scheme, Target
 
 NAME = "clip_torchscript"
 PARTS = {part.name: part for part in small.parts(NAME)}

@@ -22,9 +22,10 @@ from trials import (
 
 from edgec.blame import Broken
 from edgec.errors import EmitError
+from edgec.results import Counts
 from edgec.settle import MAX_REVISIONS, accept, settle
 from edgec.trial import Trial
-from edgec.types import Counts, Limits, Plan
+from edgec.types import Limits, Plan
 
 # One plan
 

@@ -23,10 +23,11 @@ from trials import (
 
 from edgec.blame import Broken
 from edgec.errors import EmitError
+from edgec.results import Contender
 from edgec.runtime.bench import Ratio
 from edgec.settle import CLOSE, Settled, choose, contenders, exactness, no_better, plainest
 from edgec.trial import Prepared, Trial
-from edgec.types import Contender, Override, Plan, Policy
+from edgec.types import Override, Plan, Policy
 
 PLAN = prepared().plan
 SLOWER_AS_A_WHOLE = "slower than its source in FP32 as a whole model"

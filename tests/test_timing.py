@@ -14,10 +14,10 @@ import trials
 
 import edgec
 from edgec.errors import EmitError, InputError
+from edgec.results import Speed
 from edgec.runtime.bench import Ratio
 from edgec.runtime.npz import write
 from edgec.timing import MORE, ROUNDS, busy, race, time_part, undecided
-from edgec.types import Speed
 from edgec.verify import PartFiles
 
 # In the sixth call of a session whose file is called so, the process dies.

@@ -9,10 +9,11 @@ from typing import Any
 import graphs
 
 from edgec.build import Job, prepare
+from edgec.results import Artifact, Checks, Comparison, Counts, Speed
 from edgec.runtime.bench import Ratio, Timing
 from edgec.settle import Settled, improve, settle
 from edgec.trial import Prepared, Trial
-from edgec.types import Artifact, Checks, Comparison, Counts, Plan, Scheme, Speed, Statistics
+from edgec.types import Plan, Scheme, Statistics
 from edgec.verify import EndToEnd
 
 S, D, W, F, K = (

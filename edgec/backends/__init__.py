@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from edgec.errors import InputError
-from edgec.types import Artifact, Decision, Engine, Part
+from edgec.results import Artifact, Engine
+from edgec.types import Decision, Part
 
 GROUP = "edgec.backends"
 BUILT_IN = {

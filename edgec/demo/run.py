@@ -13,8 +13,8 @@ from edgec.demo import data, model
 from edgec.metrics import Figure, paired
 from edgec.metrics.retrieval import ranks, recall
 from edgec.reference import Reference
+from edgec.results import Report
 from edgec.runtime import bench, load, npz
-from edgec.types import Report
 
 DEPTHS = (1, 5, 10)
 ROUNDS = 15

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.manifest import comparison, group, recovered
-from edgec.types import Report, Speed
+from edgec.results import Report, Speed
 
 SUFFIX = ".report.json"
 

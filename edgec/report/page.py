@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from edgec.cli.common import Page, megabytes
 from edgec.goals import line
 from edgec.report import finite, report_path
+from edgec.results import Comparison, Report
 from edgec.revise import worst
-from edgec.types import Comparison, Gain, KernelChoice, Report
+from edgec.types import Gain, KernelChoice
 
 
 def show(report: Report, json_file: str | None) -> None:

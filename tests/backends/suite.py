@@ -18,7 +18,8 @@ from test_quantize import FEEDS, block
 from edgec.able import unable_part
 from edgec.backends import backend
 from edgec.errors import EmitError, UnsupportedError
-from edgec.types import Artifact, Counts, Engine, Graph, Plan, Scheme
+from edgec.results import Artifact, Counts, Engine
+from edgec.types import Graph, Plan, Scheme
 
 F, S, D, W = (
     Scheme.FLOAT32,

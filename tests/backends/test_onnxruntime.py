@@ -26,9 +26,10 @@ from edgec.canonicalise import canonicalise
 from edgec.errors import EmitError, InputError
 from edgec.graphs import save
 from edgec.load import load
+from edgec.results import Artifact, Counts, Engine
 from edgec.runtime.onnxruntime_session import session_options
 from edgec.runtime.onnxruntime_settings import parse
-from edgec.types import Artifact, Counts, Engine, Graph, Override, Plan, Policy, Scheme
+from edgec.types import Graph, Override, Plan, Policy, Scheme
 
 TRAP = "WeightBiasQuantization"
 

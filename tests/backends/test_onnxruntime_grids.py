@@ -24,8 +24,9 @@ from engines import emit, engine
 from test_onnxruntime import TRAP, fed
 
 from edgec.quantize.weights import FULL, REDUCED, quantize_weight
+from edgec.results import Artifact
 from edgec.target import load_target, stacks
-from edgec.types import Artifact, Runtime
+from edgec.types import Runtime
 
 # where an op of the optimised graph has its INT8 weight
 WEIGHTS = {

@@ -20,9 +20,10 @@ from edgec.backends.onnxruntime import ort_format
 from edgec.backends.onnxruntime.audit import NCHWC, audit
 from edgec.backends.onnxruntime.stable import stable
 from edgec.errors import EmitError, InputError, UnsupportedError
+from edgec.results import Artifact, Counts, Engine
 from edgec.runtime.onnx_file import is_ort
 from edgec.runtime.onnxruntime_session import open_artifact
-from edgec.types import Artifact, Counts, Engine, Graph, Plan, Scheme
+from edgec.types import Graph, Plan, Scheme
 
 NAMES = ["cnn", "vit", "clip_dynamo", "siamese", "mlp", "lstm", "if_capture", "ptq_qdq"]
 

@@ -14,9 +14,10 @@ from suite import Suite
 
 from edgec.backends.openvino import GROUP_SIZE
 from edgec.errors import UnsupportedError
+from edgec.results import Counts
 from edgec.runtime.openvino_session import configure
 from edgec.target import cpu_flags, load_target, names, stacks
-from edgec.types import Counts, Range, Scheme, Target
+from edgec.types import Range, Scheme, Target
 
 
 class TestOpenVINO(Suite):

@@ -21,9 +21,10 @@ from edgec.errors import UnsupportedError
 from edgec.extents import extents
 from edgec.graphs import constant
 from edgec.inputs import inputs
+from edgec.results import Artifact, Engine
 from edgec.runtime.openers import opener
 from edgec.target import load_target
-from edgec.types import Artifact, Engine, Extent, Plan, Range, Scheme, Target
+from edgec.types import Extent, Plan, Range, Scheme, Target
 
 STACKS = [("jetson-orin", stack) for stack in ("jp5", "jp6.0", "jp6.2", "jp7.2", "jp7.2.2")]
 STACKS += [("jetson-thor", "jp7.2"), ("jetson-thor", "jp7.2.2")]

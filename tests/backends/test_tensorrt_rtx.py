@@ -16,11 +16,12 @@ from test_tensorrt import made, row, stand_in
 from edgec.backends import backend
 from edgec.backends.tensorrt import plan
 from edgec.errors import EmitError
+from edgec.results import Artifact, Counts
 from edgec.runtime import stamp
 from edgec.runtime.apart import OutOfMemory, run
 from edgec.runtime.bundle import Bundle
 from edgec.runtime.finish import Wishes, finish
-from edgec.types import Artifact, Counts, Scheme
+from edgec.types import Scheme
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs pip install 'edgec[tensorrt-rtx]'")
 GPUS = ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]

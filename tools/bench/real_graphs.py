@@ -24,8 +24,9 @@ import real_graphs_tasks as tasks
 
 from edgec.build import Job, build
 from edgec.errors import EdgecError
+from edgec.results import Report
 from edgec.runtime import load
-from edgec.types import Limits, Range, Report
+from edgec.types import Limits, Range
 
 Array = np.ndarray
 Shapes = dict[str, tuple[Range, ...]]

@@ -21,9 +21,10 @@ from edgec.join import join
 from edgec.load import load
 from edgec.lower import lower
 from edgec.partition import partition
+from edgec.results import Artifact
 from edgec.runtime.openers import opener
 from edgec.target import load_target, stacks
-from edgec.types import Artifact, Override, Policy, Scheme, Target
+from edgec.types import Override, Policy, Scheme, Target
 
 TARGET = "x86-vnni"
 BACKENDS = ("onnxruntime", "openvino")

@@ -18,8 +18,9 @@ from edgec.errors import EmitError, UnsupportedError
 from edgec.graphs import QUANTIZERS, is_constant, save
 from edgec.isolate import call
 from edgec.kernels.native import level
+from edgec.results import Artifact, Engine
 from edgec.runtime.onnxruntime_settings import parse
-from edgec.types import Artifact, Decision, Engine, Part, Scheme
+from edgec.types import Decision, Part, Scheme
 
 # DequantizeLinear of weights is folded when the engine is opened, and stays where it is otherwise.
 NATIVE = "holds native kernels of custom ops, which edgec run and load ask leave for: --native-code"

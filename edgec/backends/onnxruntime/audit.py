@@ -16,8 +16,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgec.graphs import RECURRENT, WEIGHTED, attribute, is_constant
+from edgec.results import Counts, Engine
 from edgec.runtime.onnxruntime_settings import Options, parse
-from edgec.types import Counts, Decision, Engine, Scheme
+from edgec.types import Decision, Scheme
 
 INT8_OPS = frozenset(
     {

@@ -13,7 +13,8 @@ from edgec.backends.openvino.cut import cut
 from edgec.backends.openvino.ir import convert
 from edgec.graphs import save
 from edgec.isolate import call
-from edgec.types import Artifact, Decision, Engine, Part, Scheme
+from edgec.results import Artifact, Engine
+from edgec.types import Decision, Part, Scheme
 
 # Values that share a scale where activations are quantized at run time; the table's
 # `dynamic_inputs` follow from it.

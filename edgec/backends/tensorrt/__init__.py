@@ -30,9 +30,10 @@ from edgec.graphs import QUANTIZERS, save
 from edgec.isolate import TIME_LIMIT, most_memory
 from edgec.kernels.plugins import prepare
 from edgec.lower import lower
+from edgec.results import STAND_IN, Artifact, Engine, StandIn
 from edgec.runtime.apart import run
 from edgec.runtime.tensorrt_layers import Layer
-from edgec.types import STAND_IN, Artifact, Decision, Engine, Part, Scheme, StandIn
+from edgec.types import Decision, Part, Scheme
 
 RTX = "pip install 'edgec[tensorrt-rtx]'"
 LOG = ".build.log"

@@ -8,7 +8,8 @@ from typing import Any
 import onnx_ir as ir
 
 from edgec.errors import UnsupportedError
-from edgec.types import Engine, Extent
+from edgec.results import Engine
+from edgec.types import Extent
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 # What the builder takes before any workspace. Measured with TensorRT-RTX 1.7.1: 235 to 300 MB for

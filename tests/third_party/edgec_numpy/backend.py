@@ -9,7 +9,8 @@ from edgec.backends.onnxruntime.audit import count, planned
 from edgec.backends.onnxruntime.cut import cut
 from edgec.errors import EmitError
 from edgec.graphs import save
-from edgec.types import Artifact, Counts, Scheme
+from edgec.results import Artifact, Counts
+from edgec.types import Scheme
 
 from .session import NumpySession
 
