@@ -62,13 +62,14 @@ def _arguments() -> argparse.Namespace:
 
 
 def complete(results: Results, rounds: int) -> bool:
-    """Whether every case has all its rounds, or a reason why not."""
+    """Whether every case has all its rounds, or a reason why not; what runs once may be missing."""
     done = {(one.case, one.samples, one.turn) for one in results.runs}
     failed = {(one.case, one.samples) for one in results.runs if one.built.problem}
     return all(
         (case.name, samples, turn) in done or (case.name, samples) in failed
         for turn in range(rounds)
         for case, samples in order(turn)
+        if samples in case.samples
     )
 
 
