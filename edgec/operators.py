@@ -46,8 +46,8 @@ def check_model(path: Path, model: ir.Model) -> None:
         for axis, dim in enumerate(value.shape or ()):
             if isinstance(dim, int) and dim > LARGEST_DIM:
                 raise InputError(
-                    f"{path}: dimension {axis} of {value.name!r} is {dim}, more than any device "
-                    "can hold",
+                    f"{path}: dimension {axis} of {brief(value.name)} is {dim}, more than any "
+                    "device can hold",
                     hint="export again, with a symbolic dimension where the size varies",
                 )
 
@@ -142,8 +142,9 @@ def _known_type(value: ir.Value) -> ir.DataType | None:
             return value.const_value.dtype
         maker = value.producer()
         given = maker.attributes if maker is not None and maker.op_type == "Constant" else {}
-        if "value" in given and given["value"].type is ir.AttributeType.TENSOR:
-            return given["value"].as_tensor().dtype
+        own = given.get("value")
+        if own is not None and own.type is ir.AttributeType.TENSOR and not own.is_ref():
+            return ir.DataType(own.value.dtype)
     except ValueError:  # of no type that there is: `check_weights` says so
         return None
     if any(name in given for name in ("value_string", "value_strings")):

@@ -49,19 +49,19 @@ def _check_texts(path: Path, proto: onnx.ModelProto) -> None:
         for value in values:
             dims = [dim.dim_param for dim in value.type.tensor_type.shape.dim]
             if not all(isinstance(text, str) for text in (value.name, *dims)):
-                raise _no_text(path, f"value {value.name!r}")
+                raise _no_text(path, f"value {brief(value.name)}")
         for node in body.node:
             names = [node.name, node.op_type, node.domain, *node.input, *node.output]
             names += [text for one in node.attribute for text in (one.name, one.ref_attr_name)]
             if not all(isinstance(text, str) for text in names):
-                raise _no_text(path, f"node {node.name!r}")
+                raise _no_text(path, f"node {brief(node.name)}")
             for attribute in node.attribute:
                 for tensor in (attribute.t, *attribute.tensors):
                     _check_tensor(path, tensor)
             bodies += graphs_in(node)
     for text in domains:
         if not isinstance(text, str):
-            raise _no_text(path, f"{text!r}")
+            raise _no_text(path, brief(text))
 
 
 def _check_tensor(path: Path, tensor: onnx.TensorProto) -> None:

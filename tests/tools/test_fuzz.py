@@ -315,7 +315,29 @@ def sum_said_to_be_a_text() -> onnx.ModelProto:
     return found
 
 
+def constant_that_a_function_would_fill() -> onnx.ModelProto:
+    """A Constant of the graph whose value refers to a function's attribute, and one of no type."""
+    found = _model([helper.make_node("Add", ["x", "k"], ["y"], "add")], [])
+    constant = helper.make_node("Constant", [], ["k"], "constant")
+    value = constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+    value.ref_attr_name = "alpha"
+    found.graph.node.insert(0, constant)
+    return found
+
+
+def constant_of_no_type() -> onnx.ModelProto:
+    """A Constant whose tensor says no type; onnx_ir knows no size of it."""
+    constant = helper.make_node("Constant", [], ["k"], "constant")
+    value = constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+    value.t.dims.append(1)
+    found = _model([helper.make_node("Add", ["x", "k"], ["y"], "add")], [])
+    found.graph.node.insert(0, constant)
+    return found
+
+
 FOUND = [
+    constant_that_a_function_would_fill,
+    constant_of_no_type,
     sum_said_to_be_a_text,
     tile_to_terabytes,
     texts_that_fold,

@@ -14,6 +14,7 @@ from edgec.backends.onnxruntime.audit import INT8_OPS, NCHWC, Found, Names, audi
 from edgec.backends.onnxruntime.cut import cut
 from edgec.backends.onnxruntime.ort_format import MOST_BYTES, convert, files, form
 from edgec.backends.onnxruntime.pools import PROPAGATION, pools_float
+from edgec.backends.onnxruntime.products import FUSION, adds_to_int8
 from edgec.errors import EmitError, UnsupportedError
 from edgec.graphs import QUANTIZERS, is_constant, save
 from edgec.isolate import call
@@ -43,10 +44,12 @@ class Backend:
         if chosen == "onnx" and engine.runtime.unpack_weights and _only_weights(engine.model):
             config = wishes.get("config", {})
             wishes["config"] = {**(config if isinstance(config, dict) else {}), **UNPACK}
-        if summed or pools_float(engine.model):
+        without = [PROPAGATION] if summed or pools_float(engine.model) else []
+        without += [FUSION] if adds_to_int8(engine.model) else []
+        if without:
             disabled = wishes.get("disabled_optimizers", [])
             known = list(disabled) if isinstance(disabled, list) else []
-            wishes["disabled_optimizers"] = [*known, PROPAGATION]
+            wishes["disabled_optimizers"] = [*known, *without]
         if libraries := _libraries(engine, into):
             wishes["kernels"] = [one.name for one in libraries]
             wishes["kernels_need"] = list(level(engine.target)[1])
