@@ -145,6 +145,11 @@ def _check_body(path: Path, body: Body, outer: frozenset[str], where: str) -> No
                 f"{path}: {where} has the output {brief(name)}, which is never produced",
                 hint=AGAIN,
             )
+        if name not in made and name not in weights and name not in makers:
+            raise InputError(
+                f"{path}: {where} has the output {brief(name)}, a value of the graph around it",
+                hint="hand it on through an Identity node inside, as ONNX wants it",
+            )
     _check_cycles(path, body, makers)
 
 

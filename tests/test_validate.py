@@ -90,6 +90,11 @@ def _missing_inside(proto: ModelProto) -> None:
     proto.graph.node[0].attribute[1].g.node[0].input[0] = "nothing"
 
 
+def _outer_output(proto: ModelProto) -> None:
+    proto.CopyFrom(onnx.load_from_string(_bytes(IF)))
+    proto.graph.node[0].attribute[1].g.output[0].name = "x"
+
+
 def _missing_output(proto: ModelProto) -> None:
     proto.graph.output[0].name = "nowhere"
 
@@ -222,6 +227,7 @@ BAD: dict[Spoil, tuple[type[EdgecError], str, str]] = {
     _weight_is_made: (InputError, "node 'third' makes 'w', which is already a weight", "check"),
     _missing_input: (InputError, "node 'second' reads 'nothing', which nothing", "check_model"),
     _missing_inside: (InputError, "node 'other' reads 'nothing', which nothing", "check_model"),
+    _outer_output: (InputError, "has the output 'x', a value of the graph around it", "Identity"),
     _missing_output: (InputError, "the output 'nowhere', which is never produced", "check_model"),
     _blank_input: (InputError, "node 'second' (Gemm) lacks its input B", "check_model"),
     _few_inputs: (InputError, "node 'second' (Gemm) has 1 inputs; opset 17 wants 2 to 3", "check"),

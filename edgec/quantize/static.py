@@ -166,8 +166,7 @@ def _weights(
     if x is None or value is None or array is None:
         raise InternalError(f"{node.name} was decided static but has no constant weight")
     axis, own = channel_axis(node), grids[str(x.name)]
-    outputs, step = array.shape[axis], float(own.scale)
-    size = array.size // outputs
+    step = float(own.scale)
     by = None if own.factors is None else own.factors[None]
     if by is not None:
         array = divided(node, array, by)
@@ -175,7 +174,8 @@ def _weights(
         quantized = rounding(node, array, axis, factors=by)
         node.replace_input_with(1, dequantized(model, value, quantized))
         return
-    bias = bias_of(node, outputs)
+    outputs = array.shape[axis]
+    bias, size = bias_of(node, outputs), array.size // outputs
     mean = None if statistics is None else rounding.mean(node, size, statistics)
     least = np.abs(bias) / (step * BIAS_LIMIT)
     corrected = mean is not None

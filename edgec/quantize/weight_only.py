@@ -47,11 +47,13 @@ def apply(
             corrects = (
                 recovery[decisions[str(node.name)].part].bias
                 and node.op_type in CORRECTED
+                and array.ndim > channel_axis(node)  # else it is no sound graph
                 and _correctable(node, array.shape[channel_axis(node)])
             )
-            size = array.size // array.shape[channel_axis(node)]
+            axis = channel_axis(node)
+            size = array.size // array.shape[axis] if corrects else 0
             mean = rounding.mean(node, size, statistics) if corrects else None
-            quantized = rounding(node, array, channel_axis(node), corrected=mean is not None)
+            quantized = rounding(node, array, axis, corrected=mean is not None)
             node.replace_input_with(index, dequantized(model, value, quantized))
             if mean is not None:
                 shift = correction(node, quantized.error(array), mean)
