@@ -1,4 +1,6 @@
-"""The nouns that the stages exchange. All frozen; every state has a name; all in this one file.
+"""The nouns that the stages exchange. All frozen; every state has a name.
+
+What the stages behind a plan make stands in `results`.
 
 Shapes are tuples of int (fixed) or str (a symbolic dimension). Values are known by their canonical
 id, which is the name that the value has in the canonical graph (see `canonicalise`).

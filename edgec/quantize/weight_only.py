@@ -44,15 +44,9 @@ def apply(
             array = constant(value)
             if value is None or array is None:
                 continue
-            corrects = (
-                recovery[decisions[str(node.name)].part].bias
-                and node.op_type in CORRECTED
-                and array.ndim > channel_axis(node)  # else it is no sound graph
-                and _correctable(node, array.shape[channel_axis(node)])
-            )
-            axis = channel_axis(node)
-            size = array.size // array.shape[axis] if corrects else 0
-            mean = rounding.mean(node, size, statistics) if corrects else None
+            axis, mean = channel_axis(node), None
+            if recovery[decisions[str(node.name)].part].bias and _correctable(node, array, axis):
+                mean = rounding.mean(node, array.size // array.shape[axis], statistics)
             quantized = rounding(node, array, axis, corrected=mean is not None)
             node.replace_input_with(index, dequantized(model, value, quantized))
             if mean is not None:
@@ -61,13 +55,15 @@ def apply(
                 set_bias(node, add_initialiser(model, f"{node.name}/corrected_bias", bias))
 
 
-def _correctable(node: ir.Node, channels: int) -> bool:
+def _correctable(node: ir.Node, weight: np.ndarray, axis: int) -> bool:
     """Whether the output is W x + b, with b absent or one constant per channel."""
+    if node.op_type not in CORRECTED or weight.ndim <= axis:
+        return False
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     plain = all(
         (a := node.attributes.get(key)) is None or a.as_float() == 1.0 for key in ("alpha", "beta")
     )
-    fits = bias is None or (is_constant(bias) and elements(bias) == channels)
+    fits = bias is None or (is_constant(bias) and elements(bias) == weight.shape[axis])
     return plain and fits and not attribute(node, "transA", 0)
 
 
