@@ -1,13 +1,14 @@
-"""I(x) s' + b' -> x (s / r)' + (b - m s / r)', one BatchNormalization; ' per channel, between INT8.
+"""I(x) s' + b' -> x (s / r)' + (b - m s / r)'; ' is per channel, x comes out of INT8.
 
     S = sum(x), D = x . x over the n values of a group; m = S / n, r = sqrt(D / n - m^2 + eps)
 
 I is InstanceNormalization, of x or of its reshape into groups. onnxruntime computes it on one
-thread and in registers of 128 bits, S on all threads, and D, a product of matrices, on all threads
-and in registers of the full width. Milliseconds of 1.32 on one thread of AVX512-VNNI, 256x56x56:
-I 0.47, S 0.15, D 0.17. What follows is one thread's as well: BatchNormalization 0.33, in place of
-Mul 0.28 and Add 0.29 on all threads. Steps of q r / s, to quantize per channel behind one Add, need
-no scale, but are quantized by one thread: a ResNet-50 took as long.
+thread and in registers of 128 bits; S, D, a product and a sum on all threads, and but for S in
+registers of the full width. Milliseconds of 1.32 on one thread of AVX512-VNNI, 256x56x56: I 0.47;
+S 0.15, D 0.17, Mul 0.28, Add 0.29. BatchNormalization, 0.33 in place of Mul and Add, runs on one
+thread alone: with it, a ResNet-50 takes 1.12 times as long on two threads and 0.93 times on one.
+Steps of q r / s, to quantize per channel behind one Add, need no scale, but are quantized by one
+thread. QLinearConv with weights of 1 and steps of s / r is faster still, but knows no batch.
 
 A pass of onnxruntime moves DequantizeLinear down through Reshape, and would make one of it for each
 that reads x: engines with such groups do without (see `pools`).
@@ -179,8 +180,5 @@ def _replace(model: ir.Model, one: Normalised) -> None:
     root = steps.add("Sqrt", [steps.add("Add", [steps.add("Relu", [spread]), least])])
     scale = steps.add("Div", [vector("s", one.scale * np.sqrt(count)), root])
     bias = steps.add("Sub", [vector("b", one.bias), steps.add("Mul", [mean, scale])])
-    scale, bias = (shaped(value, "flat", [-1]) for value in (scale, bias))
-    none = steps.add("Sub", [scale, scale])  # a mean of 0; and a variance, to which 1 is added
-    inputs = [shaped(x, "rows", [1, -1, area]), scale, bias, none, none]
-    value = steps.add("BatchNormalization", inputs, {"epsilon": 1.0})
-    steps.put(last, [shaped(value, "whole", [-1, *one.sizes])])
+    scaled = steps.add("Mul", [shaped(x, "channels", [0, groups, -1, area]), scale])
+    steps.put(last, [shaped(steps.add("Add", [scaled, bias]), "whole", [-1, *one.sizes])])
