@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
-CURSOR = b"\a\b\v\f\r"  # which names in a model may hold
+# Control characters, which names in a model may hold, and a terminal would obey.
+CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 json_option = click.option(
     "--json", "json_file", metavar="FILE", help="Write the result as JSON; - for stdout."
@@ -181,24 +182,25 @@ class Page:
         self._stream = sys.stderr if json_file == "-" else sys.stdout
 
     def line(self, text: str = "") -> None:
-        """A line of plain text, in which nothing moves the cursor."""
-        print(text.translate(dict.fromkeys(CURSOR)), file=self._stream)
+        """A line of plain text, without what a terminal would obey."""
+        print(text.translate(CONTROLS), file=self._stream)
 
-    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table; columns whose head ends in a unit or count are right-aligned by their look."""
         from rich import box
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text  # names in a model may look like rich's markup
 
-        table = Table(
-            box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False
-        )
+        def shown(cell: str) -> Text:
+            return Text(cell.translate(CONTROLS))
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for index, head in enumerate(heads):
             numeric = bool(rows) and all(_numeric(row[index]) for row in rows)
-            table.add_column(head, justify="right" if numeric else "left", no_wrap=index == 0)
+            table.add_column(shown(head), justify="right" if numeric else "left", no_wrap=index == 0)
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*map(shown, row))
         width = None if self._stream.isatty() else 160
         Console(file=self._stream, width=width, highlight=False).print(table)
 

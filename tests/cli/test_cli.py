@@ -16,7 +16,7 @@ import small
 
 import edgec
 from edgec.cli import VERBS
-from edgec.cli.common import parse_shapes
+from edgec.cli.common import Page, parse_shapes
 from edgec.errors import InputError
 from edgec.types import Range
 
@@ -534,3 +534,14 @@ def test_shapes_that_are_none(text: str) -> None:
     with pytest.raises(InputError, match="not a shape") as caught:
         parse_shapes([text])
     assert "NAME=1x1..128" in caught.value.hint
+
+
+def test_a_name_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "[red]\x1b[31m\x1b]0;title\x07\r\x08\x9b2Jé\u3042"
+    page = Page(None)
+    page.line(f"part\t{name}")
+    page.table([name], [[name]])
+    shown = capsys.readouterr().out
+    assert not {ord(c) for c in shown if c not in "\t\n"} & {*range(32), *range(127, 160)}
+    assert shown.count("[red]\ufffd[31m") == 3
+    assert shown.count("é\u3042") == 3
