@@ -575,6 +575,51 @@ def test_an_identity_between_input_and_output_stays() -> None:
     assert same(made, "remove-identity", {"x": small.normal(0, 2)}, exact=True) == 0
 
 
+@pytest.mark.parametrize(
+    ("body", "also"),
+    [
+        ("t = Identity (y)", "e = Neg (y)"),
+        ("t = Identity (y)", "e = Neg (x)"),
+        ("t = Identity (y)", "e = Identity (y)"),
+        ("t = Dropout (y)", "e = Neg (x)"),
+        ("t = Identity (x)", "e = Neg (y)"),
+        ("t = Identity (w)", "e = Identity (y)"),
+    ],
+)
+def test_a_branch_hands_on_a_value_of_the_graph_around_it(body: str, also: str) -> None:
+    """It has to have an output of its own, as ONNX wants it, and `y` to be made."""
+    made = small.model(
+        f"""g (bool c, float[3] x) => (float[3] q) {{
+             a = Relu (x)
+             y = Sigmoid (a)
+             z = If (c) <then_branch = t () => (float[3] t) {{ {body} }},
+                         else_branch = e () => (float[3] e) {{ {also} }}>
+             q = Exp (z)
+           }}""",
+        w=small.normal(1, 3),
+    )
+    for c in (True, False):
+        feeds = {"c": np.array(c), "x": small.normal(0, 3)}
+        assert same(made, "remove-identity", feeds, exact=True) == 0
+    assert small.ops(made).count("Sigmoid") == 1
+
+
+def test_what_computes_nothing_goes_in_a_body_too() -> None:
+    made = small.model(
+        """g (bool c, float[3] x) => (float[3] z, float[3] y) {
+             y = Relu (x)
+             z = If (c) <then_branch = t () => (float[3] t) {
+                             a = Neg (y) b = Identity (a) t = Identity (b)
+                         },
+                         else_branch = e () => (float[3] e) { i = Identity (y) e = Exp (i) }>
+           }"""
+    )
+    feeds = {"c": np.array(True), "x": small.normal(0, 3)}
+    assert same(made, "remove-identity", feeds, exact=True) == 3
+    then = next(n for n in made.graph if n.op_type == "If").attributes["then_branch"].as_graph()
+    assert [(node.op_type, node.outputs[0].name) for node in then] == [("Neg", "t")]
+
+
 def test_equal_small_constants_become_one() -> None:
     made = small.model(
         "g (float[2] x) => (float[2] y) { a = Add (x, w) y = Mul (a, v) }",

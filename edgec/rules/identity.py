@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -13,33 +11,41 @@ NAME = "remove-identity"
 
 
 def apply(model: ir.Model) -> int:
-    """Remove what computes nothing; returns how many nodes went."""
-    before = model.graph.num_nodes()
-    for node in list(model.graph):
+    """Remove what computes nothing, in bodies too; returns how many nodes went."""
+    before = _count(model)
+    for node in list(model.graph.all_nodes()):
         if node.op_type == "Dropout" and _does_nothing(node):
-            _pass_on(model, node)
-    graphs = [model.graph, *model.graph.subgraphs()]
-    names = [[str(value.name) for value in graph.outputs] for graph in graphs]
-    common.IdentityEliminationPass()(model)
-    for graph, own in zip(graphs, names, strict=True):
-        _part_outputs(graph, own, body=graph is not model.graph)
+            _pass_on(node)
+    for node in list(model.graph.all_nodes()):
+        if node.op_type == "Identity" and node.domain in ("", "ai.onnx"):
+            _remove(node)
     common.DeduplicateInitializersPass(size_limit=1024)(model)
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedOpsetsPass()(model)
-    return max(0, before - model.graph.num_nodes())
+    return max(0, before - _count(model))
 
 
-def _part_outputs(graph: ir.Graph, names: Sequence[str], *, body: bool) -> None:
-    """Give outputs that lost their name a value each; in a body, also those that became one."""
-    seen = set(graph.inputs)
-    for index, (value, name) in enumerate(zip(graph.outputs, names, strict=True)):
-        if value.name != name or (body and value in seen):
-            same = ir.node("Identity", [value], name=f"{name}/output_{index}")
-            same.outputs[0].name = name if value.name != name else same.name
-            same.outputs[0].type, same.outputs[0].shape = value.type, value.shape
-            graph.append(same)
-            graph.outputs[index] = same.outputs[0]
-        seen.add(graph.outputs[index])
+def _count(model: ir.Model) -> int:
+    return sum(1 for _ in model.graph.all_nodes())
+
+
+def _remove(node: ir.Node) -> None:
+    """What a graph hands on under its own name must be made in it, and is one value alone."""
+    value, out = node.inputs[0], node.outputs[0]
+    if value is None:
+        return
+    maker, is_output = value.producer(), out.is_graph_output()
+    if is_output and (maker is None or maker.graph is not node.graph or value.is_graph_output()):
+        return
+    if value.type is None:
+        value.type = out.type
+    if value.shape is None:
+        value.shape = out.shape
+    name = out.name if is_output else value.name
+    ir.convenience.replace_all_uses_with(out, value, replace_graph_outputs=True)
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
+    value.name = name
 
 
 def _does_nothing(node: ir.Node) -> bool:
@@ -51,12 +57,13 @@ def _does_nothing(node: ir.Node) -> bool:
     return not read and (training is None or (array is not None and not array.any()))
 
 
-def _pass_on(model: ir.Model, node: ir.Node) -> None:
+def _pass_on(node: ir.Node) -> None:
     """Replace a node by an Identity, which is then removed wherever it can be."""
     same, old = ir.node("Identity", [node.inputs[0]], name=node.name), node.outputs[0]
     new, name = same.outputs[0], old.name
     new.type, new.shape = old.type, old.shape
-    model.graph.insert_before(node, same)
+    assert node.graph is not None
+    node.graph.insert_before(node, same)
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    model.graph.remove(node, safe=True)
+    node.graph.remove(node, safe=True)
     new.name = name
