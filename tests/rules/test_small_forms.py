@@ -54,18 +54,21 @@ def test_what_loses_numbers_stays(first: int, second: int) -> None:
 @pytest.mark.parametrize(
     ("chain", "count"),
     [
-        ("a = Max (x, low) y = Min (a, high)", 2),
-        ("a = Min (x, high) y = Max (a, low)", 2),
-        ("a = Clip (x, low, high) y = Relu (a)", 2),
-        ("a = Relu (x) y = Clip (a, low, high)", 2),
-        ("a = Relu (x) y = Relu (a)", 2),
+        ("a = Max (x, low) y = Min (a, high)", 1),
+        ("a = Min (x, high) y = Max (a, low)", 1),
+        ("a = Clip (x, low, high) y = Relu (a)", 1),
+        ("a = Relu (x) y = Clip (a, low, high)", 1),
+        ("a = Relu (x) y = Relu (a)", 1),
+        ("a = Clip (x, low, high) b = Clip (a, other, ) y = Min (b, high, other)", 2),
+        ("a = Relu (x) b = Clip (a, low) c = Clip (b, , high) y = Relu (c)", 3),
     ],
 )
-def test_clamps_in_a_row(chain: str, count: int) -> None:
+@pytest.mark.parametrize("bounds", [(-1, 6, 2), (-5, -1, 3), (4, 2, 1), (0, 6, -3)])
+def test_clamps_in_a_row(chain: str, count: int, bounds: tuple[int, int, int]) -> None:
+    """Also where the bounds of one lie beyond those of the other, or are the wrong way round."""
+    low, high, other = map(np.float32, bounds)
     made = small.model(
-        f"g (float[n,m] x) => (float[n,m] y) {{ {chain} }}",
-        low=np.float32(-1),
-        high=np.float32(6),
+        f"g (float[n,m] x) => (float[n,m] y) {{ {chain} }}", low=low, high=high, other=other
     )
     x = np.concatenate([EDGES[:, :3], small.normal(0, 2, 9, spread=5)], axis=1)
     x[np.isnan(x)] = 0
@@ -74,6 +77,13 @@ def test_clamps_in_a_row(chain: str, count: int) -> None:
     assert clamps.apply(made) == count
     np.testing.assert_array_equal(small.run(made, {"x": x})["y"], before["y"])
     assert len(made.graph) == 1
+
+
+def test_what_lets_infinity_pass_is_no_clip() -> None:
+    made = small.model(
+        "g (float[n,m] x) => (float[n,m] y) { a = Relu (x) y = Max (a, low) }", low=np.float32(2)
+    )
+    assert clamps.apply(equal.named(made)) == 0
 
 
 def test_a_limit_per_channel_is_no_clip() -> None:
