@@ -24,13 +24,11 @@ def unable(node: ir.Node, runtime: Runtime) -> str:
     """Why a runtime cannot run a node, or an empty text where it can."""
     if op(node):
         return ""  # native, or written out as its reference
-    if node.domain not in expand.STANDARD:
-        if runtime.limits.only_listed or runtime.limits.standard_ops:
-            return f"{node.op_type} of {node.domain} has no implementation on {runtime.name}"
-        return ""
     missing = _missing(node, runtime)
     if missing and not _expands(node, runtime):
         return missing
+    if node.domain not in expand.STANDARD:
+        return ""
     if not missing:
         rule = runtime.ops.get(node.op_type)
         if rule is not None and (broken := _breaks(node, rule.limits)):
@@ -45,8 +43,6 @@ def unable(node: ir.Node, runtime: Runtime) -> str:
 
 def written_out(node: ir.Node, runtime: Runtime) -> str:
     """Why a node is written out in simpler ops for a runtime, or an empty text where it is not."""
-    if node.domain not in expand.STANDARD:
-        return ""
     bug = known_bug(node, runtime)
     why = _missing(node, runtime)
     if not why and bug is not None and bug.detour == EXPAND:
@@ -92,6 +88,11 @@ def pieces(part: Part, graph: Graph, runtime: Runtime) -> tuple[int, int, str]:
 def _missing(node: ir.Node, runtime: Runtime) -> str:
     """Why a runtime has no such op, or an empty text where it has one."""
     op = node.op_type
+    if node.domain not in expand.STANDARD or not onnx.defs.has(op, ""):
+        if runtime.limits.only_listed or runtime.limits.standard_ops:
+            own = node.domain or "ONNX Runtime"
+            return f"{op} of {own} has no implementation on {runtime.name}"
+        return ""
     if op in runtime.unsupported:
         return f"{runtime.name} has no {op} ({runtime.unsupported[op]})"
     rule = runtime.ops.get(op)

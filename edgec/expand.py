@@ -17,8 +17,12 @@ import onnx_ir as ir
 
 from edgec.body import splice
 from edgec.graphs import attribute
+from edgec.rules import multi_head_attention
 
 STANDARD = ("", "ai.onnx")
+# ONNX Runtime's own, by the rules that undo them.
+FUSED = {"MultiHeadAttention": multi_head_attention.apply}
+MICROSOFT = "com.microsoft"
 KEPT = frozenset({"DynamicQuantizeLinear"})  # its body is no way to quantize where it is missing
 EPSILON = 1e-5
 
@@ -41,6 +45,8 @@ def expand(node: ir.Node) -> None:
 
 def written(node: ir.Node) -> onnx.ModelProto | None:
     """A model of a node's body, whose inputs are those that the node has; None without a body."""
+    if node.domain == MICROSOFT and node.op_type in FUSED:
+        return _unfused(node)
     if node.domain not in STANDARD or node.op_type in KEPT or node.graph is None:
         return None
     x = node.inputs[0] if node.inputs else None
@@ -66,6 +72,43 @@ def written(node: ir.Node) -> onnx.ModelProto | None:
     return _inlined(proto.SerializeToString(deterministic=True), types, version)
 
 
+def _unfused(node: ir.Node) -> onnx.ModelProto | None:
+    """What a rule makes of a node that stands alone."""
+    if node.graph is None or any(not value.name for value in node.outputs):
+        return None
+    inputs = [
+        None if value is None else ir.Value(name=f"x{index}", type=value.type, shape=value.shape)
+        for index, value in enumerate(node.inputs)
+    ]
+    alone = ir.Node(
+        node.domain,
+        node.op_type,
+        inputs,
+        attributes=list(node.attributes.values()),
+        num_outputs=len(node.outputs),
+        name="node",
+    )
+    for index, value in enumerate(alone.outputs):
+        value.name = f"y{index}"
+    graph = ir.Graph(
+        [value for value in inputs if value is not None],
+        alone.outputs,
+        nodes=[alone],
+        opset_imports=dict(node.graph.opset_imports),
+        name="body",
+    )
+    model = ir.Model(graph, ir_version=10)
+    if not FUSED[node.op_type](model):
+        return None
+    for value in list(graph.initializers.values()):  # a body has none
+        constant = ir.node("Constant", [], {"value": value.const_value})
+        constant.outputs[0].name = f"{value.name}/made"
+        graph.insert_before(graph[0], constant)
+        ir.convenience.replace_all_uses_with(value, constant.outputs[0])
+    graph.initializers.clear()
+    return ir.to_proto(model)
+
+
 @functools.lru_cache(maxsize=256)
 def _inlined(text: bytes, types: tuple[int | None, ...], version: int) -> onnx.ModelProto | None:
     """The body that the ONNX standard gives a node."""
@@ -76,7 +119,8 @@ def _inlined(text: bytes, types: tuple[int | None, ...], version: int) -> onnx.M
         return None
     # missing in onnx's type stubs
     defined = schema.has_function or schema.has_context_dependent_function  # type: ignore[attr-defined]
-    if not defined or None in types:
+    unknown = any(name and not dtype for name, dtype in zip(proto.input, types, strict=True))
+    if not defined or unknown:
         return None
     stated = {attribute.name for attribute in proto.attribute}
     for name, known in schema.attributes.items():
@@ -92,9 +136,12 @@ def _inlined(text: bytes, types: tuple[int | None, ...], version: int) -> onnx.M
         onnx.helper.make_graph([proto], "body", inputs, outputs),
         opset_imports=[onnx.helper.make_opsetid("", version)],
     )
-    found = onnx.inliner.inline_selected_functions(
-        model, [("", proto.op_type)], inline_schema_functions=True
-    )
+    try:
+        found = onnx.inliner.inline_selected_functions(
+            model, [("", proto.op_type)], inline_schema_functions=True
+        )
+    except RuntimeError:  # a body that depends on the type of an input that is left out
+        return None
     return None if any(one.op_type == proto.op_type for one in found.graph.node) else found
 
 

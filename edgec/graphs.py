@@ -13,6 +13,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from edgec import single_file
 from edgec.kernels.marks import references
 from edgec.kernels.reference import write_out
+from edgec.stand_ins import stand_ins
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -166,7 +167,8 @@ def infer_shapes(model: ir.Model) -> None:
     long = any(
         (node.op_type == "Range" and is_long(node)) or _repeats_often(node) for node in nodes
     )
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=not long)(model)
+    with stand_ins(model):
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=not long)(model)
     _type_sequences(model)
 
 

@@ -72,6 +72,46 @@ def test_what_an_opset_lacks_is_written_out(text: str, reference: object) -> Non
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.parametrize("attributes", ["", "<is_causal = 1>"])
+@pytest.mark.parametrize("new", [1, 4])
+def test_attention_with_a_past_and_no_mask(new: int, attributes: str) -> None:
+    made = small.model(
+        f"""g (float[1,4,s,8] q, float[1,2,s,8] k, float[1,2,s,8] v, float[1,2,p,8] pk,
+              float[1,2,p,8] pv) => (float[1,4,s,8] y, float[1,2,t,8] a, float[1,2,t,8] b) {{
+              y, a, b = Attention {attributes} (q, k, v, , pk, pv)
+            }}""",
+        23,
+    )
+    shapes = {"q": (1, 4, new, 8), "k": (1, 2, new, 8), "v": (1, 2, new, 8)}
+    shapes |= {"pk": (1, 2, 3, 8), "pv": (1, 2, 3, 8)}
+    feeds = {name: small.normal(i, *shape) for i, (name, shape) in enumerate(shapes.items())}
+    found = lowered(small.canonical(made).model, 20)
+    assert "Attention" not in small.ops(found)
+    before, after = small.run(made, feeds), small.run(found, feeds)
+    for name, array in before.items():
+        np.testing.assert_allclose(after[name], array, rtol=0, atol=2e-6)
+
+
+def test_queries_that_are_keys_and_values_too() -> None:
+    """Where a runtime lacks ONNX Runtime's fusion, it is written out; elsewhere it stays."""
+    made = small.model(
+        """g (float[n,4,8] x) => (float[n,4,8] y) {
+             a = MatMul (x, w)
+             y = com.microsoft.MultiHeadAttention <num_heads = 2> (a, a, a)
+           }""",
+        17,
+        ', "com.microsoft": 1',
+        w=small.normal(1, 8, 8),
+    )
+    found, feeds = small.canonical(made).model, {"x": small.normal(0, 2, 4, 8)}
+    kept = lower(found.clone(), small.runtime("generic"))
+    assert "MultiHeadAttention" in small.ops(kept)
+    written = lower(found.clone(), small.runtime("jetson-orin", "tensorrt"))
+    assert {node.domain for node in written.graph} == {""}
+    before, after = small.run(made, feeds)["y"], small.run(written, feeds)["y"]
+    np.testing.assert_allclose(after, before, rtol=0, atol=2e-6)
+
+
 def test_a_floored_remainder_of_floats_stays() -> None:
     made = model("y = Mod <fmod = 0> (x, x)", 28)
     assert sink(made, 26) == "Mod 'node' floors floats, which opset 26 does not"

@@ -56,6 +56,7 @@ def test_the_order_and_the_equations() -> None:
         "fold-quantized-weights",
         "scale-looked-up-rows",
         "expand-packed-attention",
+        "state-empty-mask",
         "expand-embed-layer-norm",
         "expand-skip-layer-norm",
         "expand-fused-gelu",

@@ -198,7 +198,9 @@ class Page:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for index, head in enumerate(heads):
             numeric = bool(rows) and all(_numeric(row[index]) for row in rows)
-            table.add_column(shown(head), justify="right" if numeric else "left", no_wrap=index == 0)
+            table.add_column(
+                shown(head), justify="right" if numeric else "left", no_wrap=index == 0
+            )
         for row in rows:
             table.add_row(*map(shown, row))
         width = None if self._stream.isatty() else 160

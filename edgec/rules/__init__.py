@@ -17,6 +17,7 @@ import onnx_ir as ir
 from edgec.rules import (
     affine,
     attention_keys,
+    attention_past,
     batch_norm,
     casts,
     channel_affine,
@@ -82,6 +83,7 @@ CANONICAL = tuple(
         quantized_weights,
         quantized_tables,
         packed_attention,
+        attention_past,
         embed_layer_norm,
         skip_layer_norm,
         fused_gelu,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgec.rules.steps import Steps, given
+from edgec.rules.steps import Steps, computes_in, given
 
 NAME = "expand-fused-conv"
 MICROSOFT = "com.microsoft"
@@ -35,7 +35,7 @@ def _replace(model: ir.Model, node: ir.Node) -> bool:
     steps = Steps(model, node, NAME)
     bias, added = given(node, 2), given(node, 3)
     value = steps.add("Conv", [node.inputs[0], node.inputs[1], *([bias] if bias else [])])
-    conv, dtype = steps.nodes[-1], node.outputs[0].dtype
+    conv, dtype = steps.nodes[-1], computes_in(node)
     conv.name = node.name
     for attr in node.attributes.values():
         if attr.name not in OWN:

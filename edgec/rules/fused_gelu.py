@@ -12,7 +12,7 @@ import math
 
 import onnx_ir as ir
 
-from edgec.rules.steps import Steps, given, number
+from edgec.rules.steps import Steps, computes_in, given, number
 
 NAME = "expand-fused-gelu"
 MICROSOFT = "com.microsoft"
@@ -33,13 +33,13 @@ def apply(model: ir.Model) -> int:
 
 
 def _erf(steps: Steps, x: ir.Value, node: ir.Node) -> ir.Value:
-    dtype = node.outputs[0].dtype
+    dtype = computes_in(node)
     unit = steps.add("Div", [x, steps.scalar("root_2", math.sqrt(2), dtype)])
     return _half(steps, x, steps.add("Erf", [unit]), dtype)
 
 
 def _tanh(steps: Steps, x: ir.Value, node: ir.Node) -> ir.Value:
-    dtype = node.outputs[0].dtype
+    dtype = computes_in(node)
     square = steps.add("Mul", [x, x])
     bent = steps.add("Mul", [square, steps.scalar("cubic", CUBIC, dtype)])
     inner = steps.add("Mul", [x, steps.add("Add", [bent, steps.scalar("one", 1, dtype)])])
@@ -55,7 +55,7 @@ def _half(steps: Steps, x: ir.Value, gate: ir.Value, dtype: ir.DataType | None) 
 
 def _sigmoid(steps: Steps, x: ir.Value, node: ir.Node) -> ir.Value:
     alpha = number(node, "alpha", ALPHA)
-    inner = steps.add("Mul", [x, steps.scalar("alpha", alpha, node.outputs[0].dtype)])
+    inner = steps.add("Mul", [x, steps.scalar("alpha", alpha, computes_in(node))])
     return steps.add("Mul", [x, steps.add("Sigmoid", [inner])])
 
 

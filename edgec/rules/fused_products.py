@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.graphs import attribute, constant
-from edgec.rules.steps import Steps, number
+from edgec.rules.steps import Steps, computes_in, number
 
 NAME = "expand-fused-products"
 MICROSOFT = "com.microsoft"
@@ -49,7 +49,7 @@ def _matmul(model: ir.Model, node: ir.Node) -> bool:
     value = steps.add("MatMul", [a, b])
     steps.nodes[-1].name = node.name
     if alpha != 1:
-        value = steps.add("Mul", [value, steps.scalar("alpha", alpha, node.outputs[0].dtype)])
+        value = steps.add("Mul", [value, steps.scalar("alpha", alpha, computes_in(node))])
     steps.put(node, [value])
     return True
 

@@ -9,12 +9,13 @@ Runtime's ContribOperators.md; Vaswani et al. 2017, arXiv:1706.03762, equation 1
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from edgec.graphs import attribute
-from edgec.rules.steps import Steps, given, number, read
+from edgec.rules.steps import Steps, computes_in, given, number, read
 
 NAME = "expand-packed-attention"
 MICROSOFT = "com.microsoft"
@@ -31,7 +32,7 @@ def apply(model: ir.Model) -> int:
 def _replace(model: ir.Model, node: ir.Node) -> bool:
     x, weight, bias = node.inputs[:3]
     mask, extra = given(node, 3), given(node, 5)
-    heads, dtype = attribute(node, "num_heads", 0), node.outputs[0].dtype
+    heads = attribute(node, "num_heads", 0)
     if weight is None or weight.shape is None or x is None or heads < 1:
         return False
     columns = weight.shape[-1]
@@ -50,12 +51,28 @@ def _replace(model: ir.Model, node: ir.Node) -> bool:
     if bias is not None:
         product = steps.add("Add", [product, bias])
     q, k, v = (
-        _by_head(steps, piece, heads, size // heads, turned)
+        by_head(steps, piece, heads, size // heads, turned)
         for piece, size, turned in zip(
             steps.split(product, sizes, -1), sizes, (False, True, False), strict=True
         )
     )
     scale = number(node, "scale", 0) or 1 / math.sqrt(sizes[0] // heads)
+    steps.put(node, [attend(steps, node, (q, k, v), sizes[2], scale, x, mask, extra)])
+    return True
+
+
+def attend(
+    steps: Steps,
+    node: ir.Node,
+    qkv: Sequence[ir.Value],
+    size: int,
+    scale: float,
+    x: ir.Value,
+    mask: ir.Value | None,
+    extra: ir.Value | None,
+) -> ir.Value:
+    """[batch, steps, size] of q [batch, heads, steps, d], k, turned, and v; x: as many steps."""
+    (q, k, v), dtype = qkv, computes_in(node)
     scores = steps.add("MatMul", [q, k])
     scores = steps.add("Mul", [scores, steps.scalar("scale", scale, dtype)])
     if attribute(node, "unidirectional", 0):
@@ -66,12 +83,10 @@ def _replace(model: ir.Model, node: ir.Node) -> bool:
         scores = steps.add("Add", [scores, extra])
     mixed = steps.add("MatMul", [steps.add("Softmax", [scores], {"axis": -1}), v])
     side = steps.add("Transpose", [mixed], {"perm": [0, 2, 1, 3]})
-    joined = steps.add("Reshape", [side, steps.constant("joined", [0, 0, sizes[2]])])
-    steps.put(node, [joined])
-    return True
+    return steps.add("Reshape", [side, steps.constant("joined", [0, 0, size])])
 
 
-def _by_head(steps: Steps, value: ir.Value, heads: int, size: int, turned: bool) -> ir.Value:
+def by_head(steps: Steps, value: ir.Value, heads: int, size: int, turned: bool) -> ir.Value:
     """[batch, steps, heads * size] -> [batch, heads, steps, size], or its last two axes turned."""
     split = steps.add("Reshape", [value, steps.constant("heads", [0, 0, heads, size])])
     return steps.add("Transpose", [split], {"perm": [0, 2, 3, 1] if turned else [0, 2, 1, 3]})

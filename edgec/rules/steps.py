@@ -100,6 +100,12 @@ def given(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
+def computes_in(node: ir.Node) -> ir.DataType | None:
+    """The type of what a fused node makes, which is that of its first input."""
+    first = given(node, 0)
+    return node.outputs[0].dtype or (None if first is None else first.dtype)
+
+
 def number(node: ir.Node, name: str, default: float) -> float:
     """A float attribute of a node."""
     found = node.attributes.get(name)

@@ -11,11 +11,13 @@ import onnx_ir as ir
 import pytest
 import small
 
+from edgec.graphs import infer_shapes
 from edgec.rules import (
     embed_layer_norm,
     fused_conv,
     fused_gelu,
     fused_products,
+    multi_head_attention,
     packed_attention,
     skip_layer_norm,
 )
@@ -182,6 +184,50 @@ def test_skip_layer_norm(simple: bool, with_bias: bool, sum_is_read: bool, sprea
     assert {node.domain for node in made.graph} == {""}
 
 
+@pytest.mark.parametrize("axis", ["", "<axis = 2, epsilon = 0.01>"])
+def test_a_root_mean_square_alone(axis: str) -> None:
+    """SimplifiedLayerNormalization, which ONNX Runtime has in ONNX's domain."""
+    made = model(
+        f"""g (float[n,5,8] x) => (float[n,5,8] y) {{
+              y = SimplifiedLayerNormalization {axis} (x, g)
+            }}""",
+        g=small.normal(1, 8),
+    )
+    x = small.normal(0, 2, 5, 8)
+    wide = x.astype(np.float64)
+    root = np.sqrt((wide**2).mean(axis=2, keepdims=True) + (0.01 if axis else 1e-5))
+    prove(made, skip_layer_norm, {"x": x}, wide / root * small.normal(1, 8))
+
+
+def test_types_behind_fusions_in_half() -> None:
+    """ONNX infers none; each fused form computes in the type of its first input."""
+    made = model(
+        """g (float16[n,4,8] x) => (float16[n,4,4] y, float16[n,4,8] z) {
+             a = com.microsoft.BiasGelu (x, b)
+             c = MatMul (a, w)
+             d, e, f, z = com.microsoft.SkipSimplifiedLayerNormalization (c, x, b)
+             h = com.microsoft.QuickGelu (d)
+             i = com.microsoft.Attention <num_heads = 2> (h, v, k)
+             y = com.microsoft.FusedMatMul <transB = 1, alpha = 0.5> (i, z)
+           }""",
+        b=small.normal(1, 8).astype(np.float16),
+        w=small.normal(2, 8, 8).astype(np.float16),
+        v=small.normal(3, 8, 24).astype(np.float16),
+        k=small.normal(4, 24).astype(np.float16),
+    )
+    ir.passes.common.NameFixPass()(made)
+    infer_shapes(made)
+    values = [value for node in made.graph for value in node.outputs if value.uses()]
+    assert {value.dtype for value in values} == {ir.DataType.FLOAT16}
+    assert all(value.shape is not None and len(value.shape) == 3 for value in values)
+    assert {node.domain for node in made.graph} == {"", "com.microsoft"}
+    for rule in (packed_attention, skip_layer_norm, fused_gelu, fused_products):
+        assert rule.apply(made) > 0
+    assert {node.domain for node in made.graph} == {""}
+    weights = {value.dtype for value in made.graph.initializers.values()}
+    assert weights == {ir.DataType.FLOAT16, ir.DataType.INT64}
+
+
 def test_a_deviation_that_is_read_keeps_the_node() -> None:
     made = model(
         """g (float[2,3,16] x, float[2,3,16] s) => (float[2,3,16] y, float[2,3,1] m) {
@@ -266,3 +312,34 @@ def test_embed_layer_norm(with_mask: bool, with_segments: bool) -> None:
     expected = {"y": normalised(total) * g + b, "count": count}
     equal.prove(made, embed_layer_norm, feeds, expected, tolerance=TOLERANCE)
     assert {node.domain for node in made.graph} == {""}
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+@pytest.mark.parametrize("more", ["", ", b", ", b, m", ", , , e", ", b, m, e"])
+def test_multi_head_attention(more: str, causal: int) -> None:
+    """Against ONNX Runtime's own kernel."""
+    made = model(
+        f"""g (float[n,4,8] q, float[n,4,8] k, float[n,4,12] v, int32[n,4] m, float[1,1,4,4] e)
+              => (float[n,4,12] y) {{
+              y = com.microsoft.MultiHeadAttention
+                <num_heads = 2, unidirectional = {causal}> (q, k, v{more})
+            }}""",
+        b=small.normal(9, 28),
+    )
+    sizes = {"q": 8, "k": 8, "v": 12}
+    feeds = {name: small.normal(i, 2, 4, size) for i, (name, size) in enumerate(sizes.items())}
+    feeds |= {"m": np.int32([[1, 1, 1, 1], [1, 1, 0, 0]]), "e": small.normal(7, 1, 1, 4, 4)}
+    equal.prove(made, multi_head_attention, feeds, tolerance=TOLERANCE)
+    assert {node.domain for node in made.graph} == {""}
+
+
+@pytest.mark.parametrize("form", ["q, q, q, , , , p, p", "q, z, z", "q, r, r"])
+def test_multi_head_attention_of_other_forms_stays(form: str) -> None:
+    """With a past, with keys by head, or causal over another number of keys."""
+    made = model(
+        f"""g (float[1,4,8] q, float[1,2,3,4] p, float[1,2,4,4] z, float[1,3,8] r)
+              => (float[1,4,8] y) {{
+              y = com.microsoft.MultiHeadAttention <num_heads = 2, unidirectional = 1> ({form})
+            }}"""
+    )
+    assert multi_head_attention.apply(equal.named(made)) == 0
