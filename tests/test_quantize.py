@@ -18,7 +18,7 @@ from edgec.graphs import weight
 from edgec.quantize import quantize
 from edgec.quantize.static import BIAS_LIMIT, affine
 from edgec.quantize.weights import channel_axis, correction, quantize_weight, under_taps
-from edgec.types import Graph, Grid, Plan, Scheme, Statistics
+from edgec.types import Graph, Grid, Method, Plan, Scheme, Statistics
 
 U8, S8 = small.runtime("x86-vnni").grid, small.runtime("aarch64-dotprod").grid
 U7 = small.runtime("x86-avx2").grid
@@ -510,6 +510,25 @@ def test_smoothing_saves_the_small_channels() -> None:
         exact = small.run(small.exposed(found.model, ["a"]), feeds[0])["a"]
         outputs[label] = small.sqnr(exact, small.run(exposed, feeds[0])["a"])
     assert outputs["smooth"] > outputs["plain"] + 3
+
+
+@pytest.mark.parametrize("by_value", [False, True])
+def test_a_method_clips_what_is_smoothed_too(by_value: bool) -> None:
+    """The mean of the samples' extremes: an outlier of one sample widens the grid less."""
+    feeds = [{"x": small.normal(s, 1, 10, 32)} for s in range(4)]
+    feeds[0]["x"][0, 0, 3] = 40
+    found, runtime = attention(), small.runtime("x86-vnni")
+    plan = small.plan(found, "x86-vnni", everywhere(Scheme.INT8_STATIC))
+    statistics = seen(found, plan, runtime, feeds)
+    steps = {}
+    for method in (Method.MINMAX, Method.MOVING_AVERAGE):
+        chosen = {"values": {"x": method}} if by_value else {"method": method}
+        recovery = recovered(plan, smoothing=0.8, **chosen)
+        made = quantize(found.model, plan.decisions, statistics, recovery, runtime)
+        first = next(node for node in made.graph if node.op_type == "QuantizeLinear")
+        steps[method] = float(first.inputs[1].const_value.numpy())  # type: ignore[union-attr]
+        assert first.inputs[0] is not found.model.graph.inputs[0]  # but what it is divided to
+    assert steps[Method.MOVING_AVERAGE] < 0.9 * steps[Method.MINMAX]
 
 
 # weight-only

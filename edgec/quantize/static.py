@@ -100,6 +100,8 @@ def _grids(
     grids = {}
     for name in sorted(placement.values):
         seen, own = statistics.values.get(name), recovery[part_of[name]]
+        method = own.values.get(name, own.method)
+        bounds = limits(statistics, name, method, grid)
         if (
             name in readers
             and own.smoothing
@@ -109,11 +111,13 @@ def _grids(
         ):
             weights = [matrix(node) for node in readers[name]]
             factors = smooth.factors(seen.channel_low, seen.channel_high, weights, own.smoothing)
-            low, high = (seen.channel_low / factors).min(), (seen.channel_high / factors).max()
+            least, most = (
+                np.maximum(seen.channel_low, bounds[0]),
+                np.minimum(seen.channel_high, bounds[1]),
+            )
+            low, high = (least / factors).min(), (most / factors).max()
             grids[name] = replace(affine(float(low), float(high), grid), factors=factors)
         else:
-            method = own.values.get(name, own.method)
-            bounds = limits(statistics, name, method, grid)
             if own.mask_aware and name in placement.masked:
                 bounds = unmasked(bounds, limits(statistics, placement.masked[name], method, grid))
             grids[name] = affine(*bounds, grid)
