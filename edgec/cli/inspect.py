@@ -137,10 +137,13 @@ def _show(out: Page, found: Inspection) -> None:
         _show_shortfalls(out, found)
     for note in found.notes:
         out.line(f"note: {note}")
+    sizes = [dim for one in found.graph.model.graph.inputs for dim in one.shape or (None,)]
+    known = all(isinstance(dim, int) for dim in sizes)
+    why = "its sizes do not fit together" if known else "say sizes with --shape"
     for view in found.parts:
         if view.unknown:
             names = ", ".join(plain(name) for name in view.unknown[:MOST_NODES])
-            out.line(f"{view.part.name}: the work of {names} is not known: say sizes with --shape")
+            out.line(f"{view.part.name}: the work of {names} is not known: {why}")
 
 
 def _show_shortfalls(out: Page, found: Inspection) -> None:

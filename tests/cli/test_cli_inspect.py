@@ -64,6 +64,19 @@ def test_a_policy(tmp_path: Path) -> None:
     assert "parts.nose matches nothing in this model" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("inputs", "read", "why"),
+    [
+        ("float[2,3] x", "r = Relu (x)", "its sizes do not fit together"),
+        ("float[n,m] x, int64[2] s", "r = Reshape (x, s)", "say sizes with --shape"),
+    ],
+)
+def test_work_that_is_not_known(inputs: str, read: str, why: str, tmp_path: Path) -> None:
+    text = f"g ({inputs}) => (float[k,5] y) {{ {read} [bad] a = Gemm (r, w) y = Relu (a) }}"
+    path = small.save(small.model(text, w=small.normal(0, 4, 5)), tmp_path / "m.onnx")
+    assert f"the work of bad is not known: {why}" in run("inspect", path).stdout
+
+
 def test_json_on_stdout() -> None:
     shapes = ["--shape", "image=1x3x32x32", "--shape", "ids=1x8", "--shape", "mask=1x8"]
     done = run("inspect", graphs.path("clip_dynamo"), *shapes, "--json", "-")
