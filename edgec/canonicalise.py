@@ -74,11 +74,16 @@ def in_order() -> tuple[Rule, ...]:
 
 def _apply(rule: Rule, model: ir.Model, off: Rewrite | None) -> Rewrite:
     """Apply a rule in place, but at the nodes at which it is off."""
-    before = snapshot(model)
+    before, inner = snapshot(model), _inside(model)
     with _hidden(model, () if off is None else off.nodes):
-        count = rule.apply(model)
+        count = rule.apply(model) or len(_inside(model) ^ inner)
     keep(model, before)
     return Rewrite(rule.name, count) if off is None else replace(off, count=count)
+
+
+def _inside(model: ir.Model) -> set[ir.Node]:
+    """The nodes of bodies, which not every rule counts."""
+    return {node for graph in model.graph.subgraphs() for node in graph}
 
 
 def _cause(error: BaseException) -> str:

@@ -725,3 +725,16 @@ def test_canonicalise_leaves_logging_of_others_alone() -> None:
     before = logging.getLogger().level
     small.canonical(small.model("g (float[2] x) => (float[2] y) { y = Relu (x) }"))
     assert logging.getLogger().level == before
+
+
+def test_what_changes_in_a_body_alone_counts() -> None:
+    """Else nothing would be proven of it."""
+    made = small.model(
+        """g (bool c, float[2,3] x) => (float[2,3] z) {
+             z = If (c) <then_branch = t () => (float[2,3] t) { a = Add (w, w) t = Mul (x, a) },
+                         else_branch = e () => (float[2,3] e) { e = Neg (x) }>
+           }""",
+        w=small.normal(1, 3),
+    )
+    found = small.canonical(made)
+    assert {one.rule: one.count for one in found.rewrites}["fold-constants"] > 0
