@@ -195,6 +195,23 @@ def test_what_the_model_cannot_compute(tmp_path: Path) -> None:
     assert found.curve.samples == COUNT - 1
 
 
+def test_one_picture_on_another_scale_makes_the_others_no_duplicates(tmp_path: Path) -> None:
+    twin = graphs.load_feeds("cnn", 1003, images=1, texts=1, batch=1)["image"]
+
+    def scale(number: int, feeds: dict[str, Array]) -> Mapping[str, Array]:
+        match number:
+            case 4:
+                return {"image": twin + small.normal(0, *twin.shape, spread=1e-3)}
+            case 7:
+                return {"image": np.clip(feeds["image"] * np.float32(58) + np.float32(110), 0, 255)}
+        return feeds
+
+    found = look(graphs.path("cnn"), write(tmp_path, scale, "cnn"))
+    (near,) = of(found, "near-duplicate")
+    assert near.samples == ("03.npz", "04.npz")
+    assert [one.samples for one in of(found, "scale")] == [("07.npz",)]
+
+
 PICTURES: Mapping[str, Callable[[Array], Array]] = {
     "standardised": lambda x: x,
     "raw": lambda x: np.rint((x + 2.5) * 51),

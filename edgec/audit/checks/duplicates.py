@@ -1,7 +1,7 @@
 """Samples that stand there twice: exactly, by hash, and nearly, by sketch.
 
-Near: for every input, |a - b| is below 2 % of the usual distance of two samples, which is
-sqrt(2) times their root mean square distance to the mean. For token ids the bags must be equal.
+Near: for every input, |a - b| is below 2 % of the usual distance of two samples: the median, which
+a few on another scale do not move. For token ids the bags must be equal.
 Sketches are compared block by block, so that memory grows with the number of samples, not with its
 square.
 """
@@ -68,11 +68,10 @@ def _clusters(sketches: Sequence[np.ndarray]) -> list[list[int]]:
     count = len(sketches[0]) if sketches else 0
     if count < 3:  # two samples have no usual distance
         return []
-    centred = [rows - rows.mean(axis=0) for rows in sketches]
-    usual = [2 * float((rows**2).sum(axis=1).mean()) for rows in centred]
-    if not any(usual):
+    centred = [rows - np.median(rows, axis=0) for rows in sketches]
+    if not any(rows.any() for rows in centred):
         return []
-    norms = [(rows**2).sum(axis=1) for rows in centred]
+    usual = [_usual(rows) for rows in centred]
     parents = list(range(count))
 
     def root(index: int) -> int:
@@ -84,12 +83,23 @@ def _clusters(sketches: Sequence[np.ndarray]) -> list[list[int]]:
     for start in range(0, count, BLOCK):
         stop = min(start + BLOCK, count)
         close = np.arange(count)[None] > np.arange(start, stop)[:, None]
-        for rows, norm, square in zip(centred, norms, usual, strict=True):
-            distance = norm[start:stop, None] + norm[None] - 2 * rows[start:stop] @ rows.T
-            close &= distance <= CLOSE**2 * square
+        for rows, square in zip(centred, usual, strict=True):
+            close &= _squares(rows[start:stop], rows) <= CLOSE**2 * square
         for one, other in np.argwhere(close):
             parents[root(int(other))] = root(int(one) + start)
     groups: dict[int, list[int]] = defaultdict(list)
     for index in range(count):
         groups[root(index)].append(index)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def _squares(some_rows: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """|a - b|² for all pairs [some rows, rows]."""
+    norms, others = (some_rows**2).sum(axis=1), (rows**2).sum(axis=1)
+    return np.asarray(norms[:, None] + others - 2 * some_rows @ rows.T)
+
+
+def _usual(rows: np.ndarray) -> float:
+    """The median of |a - b|² over pairs, of at most a block of rows, evenly."""
+    few = rows[:: -(-len(rows) // BLOCK)]
+    return float(np.median(_squares(few, few)[np.triu_indices(len(few), 1)]))
