@@ -159,7 +159,7 @@ def test_a_truncated_file(share: float, tmp_path: Path) -> None:
     data = _bytes()
     path = tmp_path / "short.npz"
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(InputError, match=r"short\.npz is no readable \.npz file"):
+    with pytest.raises(InputError, match=r"short\.npz: no readable \.npz file"):
         samples.read(path, NEEDS)
 
 

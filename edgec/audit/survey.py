@@ -5,6 +5,7 @@ Memory holds a sketch of each sample. What cannot be read becomes a finding inst
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -148,8 +149,8 @@ class _Complaints:
             check = "missing"
         elif isinstance(error, sources.UnpairedError):
             check = "unpaired"
-        where, colon, rest = error.message.partition(": ")
-        message = rest if colon and where.endswith(name) else error.message
+        place = re.escape(re.sub(r":(\d+)$", r", line \1", name))
+        message = re.sub(rf"^(.*?/)?{place}[:,] ", "", error.message, flags=re.DOTALL)
         if check == "unpaired":  # each message names the file that it misses: one finding for all
             message = "no file of the same name beside it for each reader of the recipe"
         self._names[check, message, error.hint].append(name)

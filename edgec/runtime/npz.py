@@ -57,10 +57,10 @@ def read(source: Union[bytes, Path], label: str) -> Dict[str, Any]:
     # zipfile raises NotImplementedError for a compression that it does not know, RuntimeError for
     # an encrypted member, ValueError for places before the file's begin and names that are no text
     except _DAMAGED as error:
-        message = "{} is no readable .npz file: {}".format(label, error)
+        message = "{}: no readable .npz file: {}".format(label, error)
         raise InputError(message, hint="It may be truncated. " + _HINT) from error
     except OSError as error:
-        message = "{} cannot be read: {}".format(label, error.strerror or error)
+        message = "{}: cannot be read: {}".format(label, error.strerror or error)
         raise InputError(message, hint="Check the path and the permissions.") from error
     return found
 

@@ -103,7 +103,7 @@ def _file(path: Any, label: str, most: int) -> bytes:
         with open(path, "rb") as stream:
             return stream.read(most + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
-        message = "{} cannot be read: {}".format(label, getattr(error, "strerror", 0) or error)
+        message = "{}: cannot be read: {}".format(label, getattr(error, "strerror", 0) or error)
         raise InputError(message, hint="Check the path and the permissions.") from error
 
 

@@ -212,6 +212,15 @@ def test_one_picture_on_another_scale_makes_the_others_no_duplicates(tmp_path: P
     assert [one.samples for one in of(found, "scale")] == [("07.npz",)]
 
 
+def test_files_that_are_damaged_alike_are_one_finding(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data: new", same)
+    for name in ("01.npz", "04.npz", "09.npz"):
+        (folder / name).write_bytes(b"")
+    (one,) = of(look(graphs.path(MODEL), folder), "unreadable")
+    assert one.samples == ("01.npz", "04.npz", "09.npz")
+    assert one.message == "no readable .npz file: File is not a zip file"
+
+
 PICTURES: Mapping[str, Callable[[Array], Array]] = {
     "standardised": lambda x: x,
     "raw": lambda x: np.rint((x + 2.5) * 51),
@@ -283,10 +292,10 @@ def test_pictures_and_texts_without_a_partner(tmp_path: Path) -> None:
     assert broken.samples == ("photos/5.png",)
     assert (found.total, found.readable) == (10, 7)
     table = ["image,text", *(f"photos/{n}.png,a cat{' red' * n}" for n in range(4))]
-    media.write(data / "pairs.csv", "\n".join([*table, "photos/no.png,a dog"]))
+    media.write(data / "pairs.csv", "\n".join([*table, *["photos/no.png,a dog"] * 2]))
     found = look(model, data / "pairs.csv", str(tmp_path / "mine.toml"))
     (absent,) = of(found, "unreadable")
-    assert absent.samples == ("pairs.csv:6",)
+    assert absent.samples == ("pairs.csv:6", "pairs.csv:7")
     assert "no file 'photos/no.png'" in absent.message
     assert found.readable == 4
 

@@ -259,7 +259,7 @@ def test_errors(
     assert "unknown item sound" in run("--item", "sound=x", "--image", "x.png", "--text", "a")
     told = run("--image", "x.png", "--item", "image=y.png", "--text", "a")
     assert "--image: the recipe has no single free reader" in told
-    assert "error: no.png cannot be read: No such file" in run("--image", "no.png", "--text", "a")
+    assert "error: no.png: cannot be read: No such file" in run("--image", "no.png", "--text", "a")
     assert "error: text: the text is empty" in run("--image", items["image"], "--text", " ")
     broken = media.write(tmp_path / "broken.png", b"\x89PNG")
     assert f"error: {broken}: " in run("--image", str(broken), "--text", "a")

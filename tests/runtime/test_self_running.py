@@ -144,10 +144,10 @@ def failed(done: subprocess.CompletedProcess[str], code: int) -> str:
 
 def test_errors(device: dict[str, str], bundle: Path, tmp_path: Path) -> None:
     missing = python(device, bundle, "run", "--inputs", tmp_path / "no.npz")
-    assert "no.npz cannot be read: No such file" in failed(missing, 3)
+    assert "no.npz: cannot be read: No such file" in failed(missing, 3)
     (tmp_path / "junk.npz").write_text("junk")
     junk = python(device, bundle, "run", "--inputs", tmp_path / "junk.npz")
-    assert "is no readable .npz file" in failed(junk, 3)
+    assert ": no readable .npz file" in failed(junk, 3)
     np.savez(tmp_path / "half.npz", image=bundles.feeds()["image"])
     half = python(device, bundle, "run", "--inputs", tmp_path / "half.npz")
     assert "error: missing input tokens" in failed(half, 3)
