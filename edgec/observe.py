@@ -24,10 +24,10 @@ from threading import Lock
 import numpy as np
 
 from edgec import statistics_file
-from edgec.errors import InputError, ToolchainError
+from edgec.errors import ToolchainError
 from edgec.histogram import BINS, EMPTY, FINEST, count, merge, trimmed
 from edgec.isolate import peak
-from edgec.reference import Reference
+from edgec.reference import Reference, RunError
 from edgec.rows import Row, stream
 from edgec.types import Effort, Feeds, Histogram, Statistics, ValueStatistics
 
@@ -80,7 +80,7 @@ class Pass:
 def run(one: Pass, start: Statistics) -> tuple[Statistics, Effort]:
     """The statistics in `start` and of the samples of a pass. Runs in a process of its own.
 
-    Raises ToolchainError where the library does not load, InputError for a sample that the model
+    Raises ToolchainError where the library does not load, RunError for a sample that the model
     does not run on.
     """
     begin = time.monotonic()
@@ -126,12 +126,9 @@ def _share_one_heap() -> None:
 
 def _outputs(session: Reference, row: Row, feeds: Feeds) -> Feeds:
     try:
-        return session.run(feeds)
-    except Exception as error:  # onnxruntime's exceptions share no base but this
-        raise InputError(
-            f"{row.path.name}: the float model does not run on it: {str(error).strip()[:300]}",
-            hint="leave the sample out, or repair it: an index may be past a table's end, say",
-        ) from error
+        return session.run_sample(feeds)
+    except RunError as error:
+        raise RunError(f"{row.path.name}: {error.message}", hint=error.hint) from error
 
 
 class Slots:

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from edgec.errors import EmitError
+from edgec.errors import EmitError, InputError
 from edgec.runtime import npz
 from edgec.types import Feeds
 
 SLEEP = ("session.intra_op.allow_spinning", "0")  # idle threads: nothing here is timed
 LEVELS = ("ORT_ENABLE_ALL", "ORT_ENABLE_BASIC", "ORT_DISABLE_ALL")
+
+
+class RunError(InputError):
+    """A sample that the float model does not run on."""
 
 
 class Reference:
@@ -67,6 +71,16 @@ class Reference:
         made = self._session.run(wanted, dict(feeds)) if wanted else []
         found = dict(zip(wanted, made, strict=True))
         return {n: found[n] if n in found else feeds[n] for n in names or self.outputs}
+
+    def run_sample(self, feeds: Mapping[str, np.ndarray], names: Sequence[str] = ()) -> Feeds:
+        """As `run`, on what a user gave. Raises RunError where the model does not run on it."""
+        try:
+            return self.run(feeds, names)
+        except Exception as error:  # onnxruntime's exceptions share no base but this
+            raise RunError(
+                f"the float model does not run on it: {str(error).strip()[:300]}",
+                hint="leave the sample out, or repair it: an index may be past a table's end, say",
+            ) from error
 
 
 def outputs(path: Path, files: Sequence[Path], threads: int, levels: Sequence[str]) -> list[Feeds]:

@@ -18,7 +18,7 @@ from edgec.audit.context import Context
 from edgec.audit.convergence import Curve, converge
 from edgec.audit.extremes import extremes, observed
 from edgec.audit.finding import Finding, Severity
-from edgec.audit.survey import survey
+from edgec.audit.survey import Complaints, survey
 from edgec.binding import bind, near
 from edgec.build import Job, prepare
 from edgec.errors import InputError
@@ -70,11 +70,16 @@ def audit(job: Job) -> Audit:
             for feed in spec["inputs"].values()
         )
         context = Context(prepared, seen, found, curve, constants, threads)
-        findings = [*seen.refused, *(one for check in CHECKS for one in check(context))]
+        complaints = Complaints()
+        for name, path in seen.files:
+            if path in found.refused:
+                complaints(name, found.refused[path])
+        findings = [*seen.refused, *complaints.findings()]
+        findings += [one for check in CHECKS for one in check(context)]
     return Audit(
         total=seen.total,
         readable=len(seen.samples),
-        run=len(files),
+        run=len(context.ran),
         findings=tuple(findings),
         curve=curve,
         lengths=histogram(context),

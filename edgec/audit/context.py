@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgec.audit.convergence import Curve
 from edgec.audit.extremes import Extremes
@@ -24,6 +25,12 @@ class Context:
     curve: Curve
     constants: frozenset[str]
     threads: int
+
+    @property
+    def ran(self) -> tuple[tuple[str, Path], ...]:
+        """Those of the survey's files that the float model runs on."""
+        refused = self.extremes.refused
+        return tuple((name, path) for name, path in self.survey.files if path not in refused)
 
     @property
     def modalities(self) -> Mapping[str, tuple[str, ...]]:

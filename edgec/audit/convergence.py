@@ -3,7 +3,8 @@
 For a value v and an order of the N samples, range(n) = max of the first n highs - min of the first
 n lows; gap(n, v) = 1 - range(n) / range(N), averaged over seeded orders, so that the order of files
 does not decide. It never grows with n and is 0 at N, so that N samples can judge numbers up to
-N / 2: the other half stands for samples that nobody has seen.
+N / 2: the other half stands for samples that nobody has seen. A sample in which a value is empty or
+not finite adds nothing to the range of that value.
 """
 
 from __future__ import annotations
@@ -42,9 +43,8 @@ class Curve:
 
 
 def converge(found: Extremes) -> Curve:
-    """The curve, from samples without NaN or infinity; values that never vary are left out."""
-    sound = np.isfinite(found.low).all(axis=1) & np.isfinite(found.high).all(axis=1)
-    low, high = found.low[sound], found.high[sound]
+    """The curve; values that never vary are left out."""
+    low, high = np.where(found.seen, found.low, np.inf), np.where(found.seen, found.high, -np.inf)
     count = len(low)
     empty = np.empty(0)
     if count < 2 or not found.values:
@@ -58,7 +58,7 @@ def converge(found: Extremes) -> Curve:
     for _ in range(ORDERS):
         order = generator.permutation(count)
         upto = np.maximum.accumulate(high[order]) - np.minimum.accumulate(low[order])
-        gap += (1 - upto / whole) / ORDERS
+        gap += (1 - np.maximum(upto, 0) / whole) / ORDERS  # -inf: of nothing yet
     worst = np.quantile(gap, WORST, axis=1)
     first = int(np.argmax(worst < STILL)) + 1
     enough = first if count >= LEAST and first <= count // 2 else 0

@@ -7,7 +7,7 @@ inference; what is kept of it is three numbers for each value.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,31 +18,46 @@ from edgec.graphs import save
 from edgec.inputs import Input
 from edgec.isolate import call
 from edgec.placement import place
-from edgec.reference import Reference
+from edgec.reference import Reference, RunError
 from edgec.samples import stream
 from edgec.trial import Prepared
 from edgec.types import Graph
 
-# ONNX Runtime's extremes pass over a NaN between numbers; a mean does not.
-OPS = ("ReduceMin", "ReduceMax", "ReduceMean")
+LOW, HIGH, ODD = "edgec_low", "edgec_high", "edgec_odd"
 
 
 @dataclass(frozen=True)
 class Extremes:
-    """`low` and `high` float64 [samples, values]; both NaN where a value is not finite."""
+    """`low`, `high` float64 [samples, values], in the order of the graph and of the samples that
+    the model runs on; both NaN where a value is not finite, inf and -inf where it is empty.
+
+    `refused`: the files that the model does not run on.
+    """
 
     values: tuple[str, ...]
     low: np.ndarray
     high: np.ndarray
+    refused: Mapping[Path, RunError]
+
+    @property
+    def seen(self) -> np.ndarray:
+        """bool [samples, values]: where a value gave numbers, all of them finite."""
+        return np.asarray(np.isfinite(self.low) & np.isfinite(self.high))
+
+    @property
+    def bad(self) -> np.ndarray:
+        """bool [samples, values]: where a value gave NaN or infinity."""
+        return np.asarray(np.isnan(self.low))
 
 
 def observed(prepared: Prepared) -> tuple[str, ...]:
-    """The values whose ranges the first plan calibrates, over all its runtimes."""
+    """The values whose ranges the first plan calibrates, over all its runtimes, as in the graph."""
     plan, found = prepared.plan, set[str]()
     for runtime in prepared.target.runtimes:
         if runtime.name in plan.runtimes.values():
             found |= place(prepared.graph.model, plan.decisions, runtime).values
-    return tuple(sorted(found))
+    order = ir.convenience.create_value_mapping(prepared.graph.model.graph, include_subgraphs=False)
+    return tuple(name for name in order if name in found)
 
 
 def extremes(
@@ -53,42 +68,54 @@ def extremes(
     threads: int,
 ) -> Extremes:
     """Run the float model on `files` in a process of its own. Raises EmitError where it breaks."""
-    empty = np.empty((len(files), len(values)))
-    if not values or not files:
-        return Extremes(tuple(values), empty, empty.copy())
+    if not files:
+        empty = np.empty((0, len(values)))
+        return Extremes(tuple(values), empty, empty, {})
     model = graph.model.clone()
     names = _add_reductions(model, values)
     with tempfile.TemporaryDirectory(prefix="edgec-audit-") as folder:
         path = Path(folder) / "extremes.onnx"
         save(model, path)
-        found = call(_run, path, list(files), list(inputs), names, threads)
-    low, high, mean = np.split(found, len(OPS), axis=1)
-    sound = np.isfinite(low) & np.isfinite(high) & np.isfinite(mean)
-    return Extremes(tuple(values), np.where(sound, low, np.nan), np.where(sound, high, np.nan))
+        found, refused = call(_run, path, list(files), list(inputs), names, threads)
+    low, high, odd = found.reshape(len(found), 3, len(values)).swapaxes(0, 1)
+    return Extremes(tuple(values), low + odd, high + odd, refused)
 
 
 def _add_reductions(model: ir.Model, values: Sequence[str]) -> list[str]:
-    """Append the reductions of all values, one op after the other, as outputs; their names."""
+    """Append the reductions of all values, one after the other, as outputs; their names.
+
+    ONNX Runtime's extremes pass over a NaN between numbers, and a mean of large ones overflows. The
+    sum of x - x is 0, and NaN where x holds NaN or infinity.
+    """
     known = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
-    names = []
-    for op_type in OPS:
-        for value in values:
-            name = f"{value}/edgec_{op_type}"
-            node = ir.node(op_type, [known[value]], {"keepdims": 0}, name=name)
-            node.outputs[0].name = name
-            node.outputs[0].dtype = known[value].dtype or ir.DataType.FLOAT
-            model.graph.append(node)
-            model.graph.outputs.append(node.outputs[0])
-            names.append(name)
-    return names
+
+    def add(op_type: str, inputs: Sequence[ir.Value], name: str, **attributes: int) -> ir.Value:
+        node = ir.node(op_type, inputs, attributes, name=name)
+        made = node.outputs[0]
+        made.name, made.dtype = name, inputs[0].dtype or ir.DataType.FLOAT
+        model.graph.append(node)
+        return made
+
+    for op_type, what in (("ReduceMin", LOW), ("ReduceMax", HIGH), ("ReduceSum", ODD)):
+        for name in values:
+            value = known[name]
+            if what == ODD:
+                value = add("Sub", [value, value], f"{name}/{what}/of")
+            model.graph.outputs.append(add(op_type, [value], f"{name}/{what}", keepdims=0))
+    return [f"{name}/{what}" for what in (LOW, HIGH, ODD) for name in values]
 
 
 def _run(
     path: Path, files: Sequence[Path], inputs: Sequence[Input], names: Sequence[str], threads: int
-) -> np.ndarray:
+) -> tuple[np.ndarray, dict[Path, RunError]]:
+    """The reductions [samples that the model runs on, names], and what it said of the others."""
     reference = Reference(path, threads)
-    found = np.empty((len(files), len(names)))
-    for row, feeds in zip(found, stream(files, inputs), strict=True):
-        made = reference.run(feeds, names)
-        row[:] = [float(made[name]) for name in names]
-    return found
+    found, refused = [], {}
+    for file, feeds in zip(files, stream(files, inputs), strict=True):
+        try:
+            made = reference.run_sample(feeds, names)
+        except RunError as error:
+            refused[file] = error
+        else:
+            found.append([float(made[name]) for name in names])
+    return np.array(found).reshape(len(found), len(names)), refused

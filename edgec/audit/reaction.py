@@ -2,7 +2,8 @@
 
 A channel is dead if it varies by less than a thousandth of its layer's widest one, over all samples
 and positions; a value is saturated if it stands at its Clip's upper bound. For a convention, each
-colour is first brought to 0..1 by its least and its largest value in all samples.
+colour is first brought to 0..1 by its least and its largest value in all samples. A convention that
+the model does not run on loses everything; a value that is empty in all samples, nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import onnx_ir as ir
 
 from edgec.graphs import constant
 from edgec.inputs import Input
-from edgec.reference import Reference
+from edgec.reference import Reference, RunError
 from edgec.samples import read
 
 SITES = 12  # activations that are looked at, the nearest first
@@ -137,8 +138,13 @@ def _lose(
     for file in files:
         feeds = {key: array for key, array in read(file, inputs).items() if key in takes}
         feeds[name] = np.asarray(change(feeds[name]), feeds[name].dtype)
-        made = reference.run(feeds, values)
-        saturated.append(float((made[values[0]] >= found[0].bound * (1 - 1e-6)).mean()))
+        try:
+            made = reference.run_sample(feeds, values)
+        except RunError:
+            return Loss(1.0, 1.0, 1.0)
+        made = {value: array for value, array in made.items() if array.size}
+        if values[0] in made:
+            saturated.append(float((made[values[0]] >= found[0].bound * (1 - 1e-6)).mean()))
         for value, array in made.items():
             rest = tuple(axis for axis in range(array.ndim) if axis != 1)
             low, high = array.min(axis=rest), array.max(axis=rest)
@@ -146,6 +152,6 @@ def _lose(
             highs[value] = np.maximum(highs.get(value, high), high)
     dead = []
     for value in values:
-        width = highs[value] - lows[value]
+        width = highs.get(value, np.ones(1)) - lows.get(value, np.zeros(1))
         dead.append(float((width <= FLAT * max(float(width.max()), 1e-30)).mean()))
-    return Loss(dead[0], float(np.mean(saturated)), float(np.mean(dead)))
+    return Loss(dead[0], float(np.mean(saturated or [0.0])), float(np.mean(dead)))

@@ -6,7 +6,6 @@ Memory holds a sketch of each sample. What cannot be read becomes a finding inst
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +18,13 @@ from edgec.audit.sketch import Sight, look
 from edgec.binding import Bound
 from edgec.errors import InputError
 from edgec.inputs import Input
+from edgec.reference import RunError
 from edgec.runtime import npz
 from edgec.runtime.recipe import Recipe
 from edgec.types import Feeds
 
 MASK = "mask"  # of an input's name
+NUMBER = re.compile(r"(?<![\w./'-])-?\d+")  # no part of a name
 Read = Callable[[], tuple[Feeds, Path | None]]
 
 
@@ -64,7 +65,7 @@ def survey(source: Path, needs: Sequence[Input], most: int, recipe: Bound, into:
 
     Raises InputError where `source` as a whole cannot be read.
     """
-    complaints = _Complaints()
+    complaints = Complaints()
     masks = {need.name for need in needs if is_mask(need)}
     seen, files, total = [], [], 0
     for name, read in _readers(source, needs, most, recipe, into, complaints):
@@ -87,7 +88,7 @@ def _readers(
     most: int,
     recipe: Bound,
     into: Path,
-    complaints: _Complaints,
+    complaints: Complaints,
 ) -> list[tuple[str, Read]]:
     """For each sample its name, and what reads it: its arrays, and the file if it is kept."""
     if recipe.readers:
@@ -134,12 +135,12 @@ def _load(path: Path, needs: Sequence[Input], *, keep: bool) -> tuple[Feeds, Pat
     return feeds, path if keep else None
 
 
-class _Complaints:
+class Complaints:
     """Collects refused samples; those that are refused for one reason are one finding."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._names: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+        self._found: dict[tuple[str, str, str], tuple[str, list[str]]] = {}
 
     def __call__(self, name: str, error: InputError) -> None:
         """Take note of a sample. Messages begin with its file or line, which the name repeats."""
@@ -149,15 +150,19 @@ class _Complaints:
             check = "missing"
         elif isinstance(error, sources.UnpairedError):
             check = "unpaired"
+        elif isinstance(error, RunError):
+            check = "run"
         place = re.escape(re.sub(r":(\d+)$", r", line \1", name))
         message = re.sub(rf"^(.*?/)?{place}[:,] ", "", error.message, flags=re.DOTALL)
         if check == "unpaired":  # each message names the file that it misses: one finding for all
             message = "no file of the same name beside it for each reader of the recipe"
-        self._names[check, message, error.hint].append(name)
+        # an index, say, differs from sample to sample: the first one's stands for all
+        reason = NUMBER.sub("", message) if check == "run" else message
+        self._found.setdefault((check, reason, error.hint), (message, []))[1].append(name)
 
     def findings(self) -> tuple[Finding, ...]:
         """One warning for each reason."""
         return tuple(
             warning(check, message, tuple(names), hint=hint)
-            for (check, message, hint), names in self._names.items()
+            for (check, _, hint), (message, names) in self._found.items()
         )

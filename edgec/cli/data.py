@@ -64,7 +64,7 @@ def check(
 
     DATA is what a build takes as --data. Findings are notes and warnings, each with what to do.
     The exit code is 0 whatever is found, so that a first look never fails a script; with --strict,
-    for CI, it is 7 if there are warnings (notes never fail). Where no sample can be read it is 3.
+    for CI, it is 7 if there are warnings (notes never fail). Where no sample can be used it is 3.
     """
     from edgec.audit import audit
     from edgec.build import Job, to_stderr
@@ -75,7 +75,7 @@ def check(
     if plot is not None:
         _draw(plot, folder, found)
     write_json(json_file, _as_json(found))
-    if not found.readable:
+    if not found.run:
         raise InputError(
             f"{folder}: none of {found.total} samples can be used", hint="see the findings"
         )

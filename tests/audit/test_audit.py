@@ -192,7 +192,104 @@ def test_what_the_model_cannot_compute(tmp_path: Path) -> None:
     (one,) = of(found, "finite")
     assert one.samples == ("07.npz",)
     assert "NaN or infinity" in one.message
-    assert found.curve.samples == COUNT - 1
+    assert found.curve.samples == COUNT
+
+
+def test_the_first_value_that_is_not_finite_and_the_others(tmp_path: Path) -> None:
+    """One element of `z` is bad in every sample; `b` is large, and finite."""
+    model = small.save(
+        small.model(
+            "g (float[n, 3, 8, 8] x) => (float[n, 4, 6, 6] y) {"
+            " b = Mul (x, big)\n y1 = Conv (b, w)\n z = Sqrt (x)\n y2 = Conv (z, w)\n"
+            " a = Log (x)\n y3 = Conv (a, w)\n y = Sum (y1, y2, y3) }",
+            big=np.float32(3e37),
+            w=small.normal(0, 4, 3, 3, 3, spread=0.01),
+        ),
+        tmp_path / "root.onnx",
+    )
+    for number in range(COUNT):
+        x = np.abs(small.normal(number, 1, 3, 8, 8)) + np.float32(0.1)
+        x[0, 1, 4, 4] *= -1
+        npz.write(tmp_path / f"{number:02}.npz", {"x": x})
+    found = look(model, tmp_path)
+    (one,) = of(found, "finite")
+    assert one.message.endswith("12 samples into NaN or infinity, first at 'z' and 5 more")
+    assert (found.curve.samples, len(found.curve.points)) == (COUNT, 5)
+    assert "too few" not in of(found, "enough")[0].message
+
+
+@pytest.mark.parametrize("times", [6, 0])  # that something is found
+def test_a_sample_in_which_nothing_is_found(times: int, tmp_path: Path) -> None:
+    model = small.save(
+        small.model(
+            "g (float[1, 3, 8, 8] image) => (float[k, 4, 6, 6] y) {"
+            " m = ReduceMax <axes = [1, 2, 3], keepdims = 0> (image)\n c = Greater (m, limit)\n"
+            " s = Compress <axis = 0> (image, c)\n r = Relu (s)\n y = Conv (r, w) }",
+            limit=np.float32(5),
+            w=small.normal(0, 4, 3, 3, 3),
+        ),
+        tmp_path / "detector.onnx",
+    )
+    for number in range(COUNT):
+        image = np.clip(small.normal(number, 1, 3, 8, 8), -3, 3)
+        image[0, 0, 0, 0] = 9 if number < times else 3
+        npz.write(tmp_path / f"{number:02}.npz", {"image": image})
+    found = look(model, tmp_path)
+    assert (found.run, found.curve.samples) == (COUNT, COUNT)
+    if times:
+        assert of(found, "finite") == []
+        assert found.curve.values > 0
+    else:
+        (one,) = of(found, "finite")
+        assert one.message == "no sample gave a number for 'r', 'y': nothing is known of the range"
+        assert of(found, "enough") == []
+
+
+def test_samples_that_the_model_does_not_run_on(tmp_path: Path) -> None:
+    model = small.save(
+        small.model(
+            "g (int64[n, 4] ids) => (float[n, 4, 8] y) { e = Gather (t, ids)  y = MatMul (e, w) }",
+            t=small.normal(0, 96, 64),
+            w=small.normal(1, 64, 8),
+        ),
+        tmp_path / "table.onnx",
+    )
+    for number in range(COUNT):
+        ids = np.random.default_rng(number).integers(2, 96, (1, 4))
+        ids[0, 1] = {3: 5000, 7: -321}.get(number, 1)
+        npz.write(tmp_path / f"{number:02}.npz", {"ids": ids})
+    found = look(model, tmp_path)
+    (one,) = of(found, "run")
+    assert one.severity is Severity.WARNING
+    assert one.samples == ("03.npz", "07.npz")
+    assert one.message.startswith("the float model does not run on it: ")
+    assert "idx=5000" in one.message
+    assert "leave the sample out" in one.hint
+    assert (found.readable, found.run, found.curve.samples) == (COUNT, COUNT - 2, COUNT - 2)
+
+
+def test_a_convention_that_the_model_does_not_run_on(tmp_path: Path) -> None:
+    """The largest number of a picture is looked up in a table, which ends at 1."""
+    model = small.save(
+        small.model(
+            "g (float[n, 3, 8, 8] image) => (float[n, 4, 6, 6] y) {"
+            " m = ReduceMax <axes = [1, 2, 3], keepdims = 1> (image)\n f = Mul (m, four)\n"
+            " i = Cast <to = 7> (f)\n t = Gather (table, i)\n s = Add (image, t)\n"
+            " c = Conv (s, w)\n y = Clip (c, low, high) }",
+            four=np.float32(4),
+            table=np.zeros(5, np.float32),
+            w=small.normal(0, 4, 3, 3, 3),
+            low=np.float32(0),
+            high=np.float32(6),
+        ),
+        tmp_path / "table.onnx",
+    )
+    for number in range(COUNT):
+        image = np.random.default_rng(number).uniform(0, 1, (1, 3, 8, 8)).astype(np.float32)
+        npz.write(tmp_path / f"{number:02}.npz", {"image": image})
+    found = look(model, tmp_path)
+    assert found.run == COUNT
+    assert {one.severity for one in of(found, "normalisation")} <= {Severity.NOTE}
 
 
 def test_one_picture_on_another_scale_makes_the_others_no_duplicates(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from edgec.audit.convergence import STILL, converge
 from edgec.audit.extremes import Extremes, extremes, observed
 from edgec.audit.plot import svg
 from edgec.build import Job, prepare
-from edgec.samples import read
+from edgec.samples import inputs, read
 
 
 def spans(low: np.ndarray, high: np.ndarray) -> Extremes:
-    return Extremes(tuple(f"v{i}" for i in range(low.shape[1])), low, high)
+    return Extremes(tuple(f"v{i}" for i in range(low.shape[1])), low, high, {})
 
 
 @pytest.mark.parametrize("name", ["clip_torchscript", "no_value_info"])
@@ -87,12 +87,34 @@ def test_the_curve_falls_to_zero_and_enough_is_where_it_stays_low(seed: int, cou
         assert curve.worst[count // 2 - 1] >= STILL
 
 
-def test_samples_that_the_model_breaks_on_do_not_count() -> None:
-    low, high = np.zeros((9, 2)), np.ones((9, 2))
-    low[3, 0] = np.nan
-    high[5, 1] = np.inf
+def test_a_value_is_judged_by_its_own_samples() -> None:
+    low, high = np.zeros((16, 3)), np.ones((16, 3))
+    low[:, 0] = high[:, 0] = np.nan  # never finite
+    low[3, 1], high[3, 1] = np.inf, -np.inf  # empty once
     curve = converge(spans(low, high))
-    assert (curve.samples, curve.values, curve.enough) == (7, 2, 0)
+    assert (curve.samples, curve.values) == (16, 2)
+    assert 1 <= curve.enough <= 2
+    low[4:, 1], high[4:, 1] = np.nan, np.nan  # known from three samples, which come late
+    curve = converge(spans(low, high))
+    assert (curve.samples, curve.values, curve.enough) == (16, 2, 0)
+    assert curve.worst[0] > 0.5
+    assert curve.worst[-1] == 0
+
+
+def test_what_is_finite_and_what_is_empty(tmp_path: Path) -> None:
+    """A mean in float32 of what `m` holds would be infinite."""
+    text = """g (float[n, 4] x, bool[n] c) => (float[k, 4] e, float[n, 4] r) {
+      m = Mul (x, big)  r = Sqrt (x)  e = Compress <axis = 0> (m, c) }"""
+    found = small.graph(small.model(text, big=np.float32(3e37)))
+    for number in range(3):
+        x = np.full((1, 4), 2.0 + number, np.float32)
+        x[0, 2] *= -1 if number == 1 else 1
+        np.savez(tmp_path / f"{number}.npz", x=x, c=np.array([number == 2]))
+    files = sorted(tmp_path.glob("*.npz"))
+    got = extremes(found, ("m", "r", "e"), files, inputs(found), 1)
+    assert got.seen.tolist() == [[True, True, False], [True, False, False], [True, True, True]]
+    assert got.bad.tolist() == [[False] * 3, [False, True, False], [False] * 3]
+    assert got.high[:, 0].tolist() == pytest.approx([6e37, 9e37, 12e37])
 
 
 @pytest.mark.parametrize(("count", "values"), [(0, 3), (1, 3), (8, 0)])

@@ -450,6 +450,19 @@ def test_data_check_gates_where_it_is_asked_to(work: Path, tmp_path: Path) -> No
     assert "none of 1 samples can be used" in done.stderr
 
 
+def test_data_check_where_the_model_runs_on_no_sample(tmp_path: Path) -> None:
+    text = "g (int64[n] i) => (float[n, 3] y) { e = Gather (t, i)  y = MatMul (e, w) }"
+    eye = np.eye(3, dtype=np.float32)
+    small.save(small.model(text, t=eye, w=eye), tmp_path / "table.onnx")
+    for number in range(3):
+        np.savez(tmp_path / f"{number}.npz", i=np.array([number + 3]))
+    done = run("data", "check", tmp_path, "--model", tmp_path / "table.onnx")
+    assert done.returncode == 3
+    assert "warning run: the float model does not run on it: " in done.stdout
+    assert "  samples: 0.npz, 1.npz, 2.npz\n" in done.stdout
+    assert "none of 3 samples can be used" in done.stderr
+
+
 def test_explain_a_part_a_node_and_nothing(work: Path) -> None:
     whole = json.loads(run("explain", work / "mlp.edgec", "--json", "-").stdout)
     assert [part["name"] for part in whole["parts"]] == ["model"]

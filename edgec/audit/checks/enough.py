@@ -25,8 +25,10 @@ def sentence(curve: Curve) -> str:
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """One finding: a warning where ranges still move by much."""
+    """At most one finding: a warning where ranges still move by much."""
     curve = context.curve
+    if not context.ran:
+        return
     if curve.enough:
         files = -(-curve.enough * VERIFY_EVERY // (VERIFY_EVERY - 1))
         yield note(
@@ -47,5 +49,5 @@ def check(context: Context) -> Iterator[Finding]:
         )
     elif curve.values or curve.samples < LEAST:
         yield warning(NAME, sentence(curve), hint="give more: 32 to 128 are usual")
-    else:
+    elif context.extremes.seen.all():  # else `finite` says why there is nothing
         yield note(NAME, sentence(curve), hint="see edgec plan for what it does instead")

@@ -68,7 +68,7 @@ def _judged(
     found: Sequence[Site],
     span: tuple[float, float],
 ) -> Iterator[Finding]:
-    files = [path for _, path in context.survey.files]
+    files = [path for _, path in context.ran]
     if len(files) < LEAST or not found:
         return
     count = min(SAMPLES, len(files))
