@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from edgec.runtime import npz
 from edgec.types import Feeds
+
+One = TypeVar("One")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,12 @@ def without(samples: Sequence[Row], digests: Sequence[str]) -> list[Row]:
         else:
             found.append(row)
     return found
+
+
+def spread(found: Sequence[One], most: int) -> list[One]:
+    """At most `most` of them, evenly over all: data is often sorted by class."""
+    count = min(most, len(found))
+    return [found[index * len(found) // count] for index in range(count)]
 
 
 def digest(feeds: Feeds) -> str:

@@ -22,6 +22,7 @@ from edgec.graphs import is_constant
 from edgec.inputs import Input as Input
 from edgec.inputs import inputs as inputs
 from edgec.rows import digest as digest_of
+from edgec.rows import spread
 from edgec.runtime import npz
 from edgec.runtime.recipe import KINDS
 from edgec.types import Feeds, Graph
@@ -84,7 +85,7 @@ def open_samples(
             raise InternalError("a recipe needs a folder for its samples")
         found = sources.rows(source, recipe.readers)
         if found:
-            return _prepared(sources.spread(found, most), len(found), needs, recipe, into)
+            return _prepared(spread(found, most), len(found), needs, recipe, into)
         if not any(source.glob("*.npz")):
             takes = "; ".join(
                 f"{name}: {' '.join(KINDS[spec['kind']].suffixes) or 'numbers'}"
@@ -118,16 +119,20 @@ def _prepared(
     order = {group: i for i, group in enumerate(dict.fromkeys(row.group for row in rows))}
     alike = len(order) == 1
     ordinals = [i if alike else order[row.group] for i, row in enumerate(rows)]
-    of_all = f" of {all_rows}" if len(rows) < all_rows else ""
-    return _split(seen, ordinals, f"{len(rows)} samples{of_all}", recipe)
+    return _split(seen, ordinals, _origin(len(rows), all_rows, "samples"), recipe)
 
 
 def _arrays(folder: Path, needs: Sequence[Input], most: int, recipe: Bound) -> Samples:
-    files = arrays(folder, needs)[:most]
+    found = arrays(folder, needs)
+    files = spread(found, most)
     if len(files) < 2:
         raise _too_few(str(folder))
     seen = {path: Seen.of(read(path, needs)) for path in files}
-    return _split(seen, range(len(files)), f"{len(files)} files", recipe)
+    return _split(seen, range(len(files)), _origin(len(files), len(found), "files"), recipe)
+
+
+def _origin(taken: int, found: int, what: str) -> str:
+    return f"{taken} of {found} {what}" if taken < found else f"{taken} {what}"
 
 
 def arrays(folder: Path, needs: Sequence[Input]) -> list[Path]:

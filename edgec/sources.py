@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,12 +76,6 @@ def rows(data: Path, readers: Readers, complain: Complain = refuse) -> list[Row]
         f"{data}: not a form of data that is known",
         hint="give a folder, or a file that ends in .csv, .tsv, .jsonl or .txt",
     )
-
-
-def spread(found: Sequence[Row], most: int) -> list[Row]:
-    """At most `most` rows, evenly over all: data is often sorted by class."""
-    count = min(most, len(found))
-    return [found[index * len(found) // count] for index in range(count)]
 
 
 def _folder(folder: Path, readers: Readers, complain: Complain) -> Iterator[Row]:

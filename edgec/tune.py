@@ -28,7 +28,7 @@ from edgec.moments import Moments, unfolding
 from edgec.placement import place
 from edgec.quantize import quantize
 from edgec.reference import Reference
-from edgec.rows import Row, stream
+from edgec.rows import Row, spread, stream
 from edgec.runtime.openers import opener
 from edgec.types import (
     Decision,
@@ -97,15 +97,6 @@ def split(rows: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
         return list(rows), list(rows), []
     fit = spread([row for index, row in enumerate(rows) if index % APART], MOST_SAMPLES)
     return fit, spread(rows[::APART], MOST_SAMPLES), fit
-
-
-def spread(rows: Sequence[Row], most: int) -> list[Row]:
-    """At most so many samples, from all over."""
-    return (
-        [rows[index * len(rows) // most] for index in range(most)]
-        if most < len(rows)
-        else list(rows)
-    )
 
 
 def plain(plan: RecoveryPlan) -> Recovery:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from edgec.binding import Bound, bind
 from edgec.canonicalise import canonicalise
 from edgec.errors import InputError, InternalError
 from edgec.recipe import load_recipe
+from edgec.rows import spread
 from edgec.types import Range
 
 NEEDS = samples.inputs(small.fixture("clip_torchscript"))
@@ -278,10 +280,25 @@ def test_the_fingerprint_changes_with_the_data(tmp_path: Path) -> None:
     assert samples.open_samples(tmp_path, NEEDS, 100).fingerprint != changed
 
 
-def test_no_more_files_than_asked_for_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "most"), [(10, 3), (3, 10), (7, 7), (1000, 192), (0, 5), (1, 5)])
+def test_spread(count: int, most: int) -> None:
+    chosen = spread(range(count), most)
+    assert len(chosen) == min(count, most)
+    assert chosen == sorted(set(chosen))
+    if chosen:
+        steps = {b - a for a, b in itertools.pairwise(chosen)}
+        assert max(steps, default=1) - min(steps, default=1) <= 1
+        assert count - chosen[-1] <= count // len(chosen) + 1
+
+
+def test_of_many_files_some_are_read_from_all_over(tmp_path: Path) -> None:
     graphs.write_samples("clip_torchscript", tmp_path, 6)
-    (tmp_path / "sample_0004.npz").write_bytes(b"")
-    assert len(samples.open_samples(tmp_path, NEEDS, 4).files) == 4
+    assert samples.open_samples(tmp_path, NEEDS, 6).origin == "6 files"
+    for left_out in ("sample_0001.npz", "sample_0003.npz", "sample_0005.npz"):
+        (tmp_path / left_out).write_bytes(b"")
+    found = samples.open_samples(tmp_path, NEEDS, 3)
+    assert [path.stem for path in found.files] == ["sample_0000", "sample_0002", "sample_0004"]
+    assert found.origin == "3 of 6 files"
 
 
 # samples that a recipe prepares
@@ -329,7 +346,7 @@ def test_a_folder_of_pairs(recipe: Bound, tmp_path: Path) -> None:
         media.write(tmp_path / "data" / f"{number}.png", media.picture(media.pixels(40, 40)))
         media.write(tmp_path / "data" / f"{number}.txt", "a dog")
     found = samples.open_samples(tmp_path / "data", NEEDS, 3, recipe, tmp_path / "into")
-    assert found.origin == "3 samples of 4"
+    assert found.origin == "3 of 4 samples"
     assert [path.name for path in found.files] == ["0.png", "1.png", "2.png"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.errors import InputError
-from edgec.sources import Row, rows, spread
+from edgec.sources import rows
 
 IMAGE = {"kind": "image", "column": "image"}
 TEXT = {"kind": "text", "column": "text"}
@@ -255,18 +254,3 @@ def test_other_data(tmp_path: Path) -> None:
     assert ".csv" in refused(path, PAIR, "data.parquet: not a form of data").hint
     os.mkfifo(tmp_path / "pipe.csv")
     refused(tmp_path / "pipe.csv", PAIR, "no such file")
-
-
-# Choosing
-
-
-@pytest.mark.parametrize(("count", "most"), [(10, 3), (3, 10), (7, 7), (1000, 192), (0, 5), (1, 5)])
-def test_spread(count: int, most: int) -> None:
-    found = [Row(str(i), "", "", {}, {}) for i in range(count)]
-    chosen = [int(row.name) for row in spread(found, most)]
-    assert len(chosen) == min(count, most)
-    assert chosen == sorted(set(chosen))
-    if chosen:
-        steps = {b - a for a, b in itertools.pairwise(chosen)}
-        assert max(steps, default=1) - min(steps, default=1) <= 1
-        assert count - chosen[-1] <= count // len(chosen) + 1

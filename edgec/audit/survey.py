@@ -19,6 +19,7 @@ from edgec.binding import Bound
 from edgec.errors import InputError
 from edgec.inputs import Input
 from edgec.reference import RunError
+from edgec.rows import spread
 from edgec.runtime import npz
 from edgec.runtime.recipe import Recipe
 from edgec.types import Feeds
@@ -94,7 +95,7 @@ def _readers(
     if recipe.readers:
         rows = sources.rows(source, recipe.readers, complaints)
         if rows or complaints.count:
-            kept = {id(row) for row in sources.spread(rows, most)}
+            kept = {id(row) for row in spread(rows, most)}
             opened = recipe.open()
             places = [into / f"{i:06}" if id(row) in kept else None for i, row in enumerate(rows)]
             return [
@@ -102,7 +103,8 @@ def _readers(
                 for row, place in zip(rows, places, strict=True)
             ]
     paths = data.arrays(source, needs)
-    return [(p.name, partial(_load, p, needs, keep=i < most)) for i, p in enumerate(paths)]
+    chosen = set(spread(paths, most))
+    return [(path.name, partial(_load, path, needs, keep=path in chosen)) for path in paths]
 
 
 def _name(row: sources.Row, source: Path) -> str:

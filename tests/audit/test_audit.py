@@ -13,9 +13,12 @@ import small
 
 from edgec.audit import Audit, audit
 from edgec.audit.finding import Finding, Severity
+from edgec.audit.survey import survey
+from edgec.binding import Bound
 from edgec.build import Job
 from edgec.errors import InputError
 from edgec.runtime import npz
+from edgec.samples import inputs, open_samples
 
 Array = np.ndarray
 COUNT = 12
@@ -55,6 +58,13 @@ def test_good_data_is_left_alone(name: str, tmp_path: Path) -> None:
     found = look(graphs.path(name), tmp_path)
     assert told(found) == set()
     assert (found.total, found.readable, found.run) == (COUNT, COUNT, COUNT)
+
+
+def test_the_model_runs_on_the_files_that_a_build_would_read(tmp_path: Path) -> None:
+    needs = inputs(small.fixture(MODEL))
+    found = survey(write(tmp_path, same), needs, 3, Bound(), tmp_path)
+    assert len(found.samples) == COUNT
+    assert [path for _, path in found.files] == list(open_samples(tmp_path, needs, 3).files)
 
 
 def test_first_states_may_be_zero_and_have_no_length(tmp_path: Path) -> None:

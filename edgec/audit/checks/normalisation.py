@@ -28,6 +28,7 @@ from edgec.audit.reaction import AS_IT_IS, SIGNED, Loss, Site, react, sites
 from edgec.graphs import extract, save
 from edgec.inputs import Input
 from edgec.isolate import call
+from edgec.rows import spread
 
 NAME = "normalisation"
 SAMPLES = 16  # evenly spread
@@ -71,8 +72,7 @@ def _judged(
     files = [path for _, path in context.ran]
     if len(files) < LEAST or not found:
         return
-    count = min(SAMPLES, len(files))
-    chosen = [files[index * len(files) // count] for index in range(count)]
+    chosen = spread(files, SAMPLES)
     inputs = context.prepared.inputs
     piece = extract(
         context.prepared.graph.model.clone(),
