@@ -166,8 +166,7 @@ def _overrides(path: Path, table: Mapping[str, Any], name: str) -> tuple[Overrid
 
 def _override(path: Path, where: str, pattern: str, row: Any) -> Override:
     keys = KEYS[where.partition(".")[0]]
-    if not isinstance(row, dict) or not row or not set(row) <= set(keys):
-        raise _wrong(path, where, f"the keys are {', '.join(keys)}")
+    _check_keys(path, where, row or None, keys)  # a table that states nothing is a slip
     readers = {**_READERS, **(_OF_VALUES if where.startswith("values.") else {})}
     found: dict[str, Any] = {}
     for key, value in row.items():
@@ -240,8 +239,7 @@ _OF_VALUES = {
 
 def _limits(path: Path, row: Any) -> Limits:
     default = {"part_sqnr_db": Limits().part_sqnr_db, "cosine": Limits().cosine}
-    if not isinstance(row, dict) or not set(row) <= set(default):
-        raise _wrong(path, "limits", "the keys are part_sqnr_db and cosine")
+    _check_keys(path, "limits", row, tuple(default))
     values: dict[str, float | None] = dict(default)
     for key, value in row.items():
         if value is False:
@@ -256,12 +254,21 @@ def _limits(path: Path, row: Any) -> Limits:
 def _engine(path: Path, table: Mapping[str, Any], key: str, choices: Sequence[str]) -> str:
     """A key of the table `engines`; the first choice is the default."""
     row = table.get("engines", {})
-    if not isinstance(row, dict) or not set(row) <= {"joining", "hint"}:
-        raise _wrong(path, "engines", "the keys are joining and hint")
+    _check_keys(path, "engines", row, ("joining", "hint"))
     value = row.get(key, choices[0])
     if value not in choices:
         raise _wrong(path, f"engines.{key}", f"choose one of {', '.join(choices)}")
     return str(value)
+
+
+def _check_keys(path: Path, where: str, row: Any, keys: Sequence[str]) -> None:
+    """Raises InputError that names the first key which is none of a table's."""
+    hint = f"the keys are {', '.join(keys)}"
+    if not isinstance(row, dict):
+        raise _wrong(path, where, hint)
+    for key in row:
+        if key not in keys:
+            raise _wrong(path, f"{where}.{key}", hint)
 
 
 def _wrong(path: Path, where: str, hint: str) -> InputError:
