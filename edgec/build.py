@@ -29,6 +29,7 @@ from edgec.kernels.choose import Means as KernelMeans
 from edgec.manifest import manifest
 from edgec.needs import every_value, needs, union
 from edgec.offload import with_offloads
+from edgec.outputs import check_folder
 from edgec.pack import npz_bytes, write_bundle, write_spares
 from edgec.partition import partition, rename
 from edgec.policy import check_policy, load_policy, match
@@ -332,8 +333,7 @@ def _output(job: Job) -> Path:
     output = job.output or Path(f"{job.model.stem}.{target.name}.edgec")
     if os.path.lexists(output) and not job.force:
         raise InputError(f"{output} exists", hint="give --force to replace it, or another -o")
-    if not output.absolute().parent.is_dir():
-        raise InputError(f"{output.parent}: no such folder", hint="make it first")
+    check_folder(output)
     return output
 
 

@@ -8,7 +8,6 @@ last checkpoint and ends with the same numbers. See `edgec.observe` for how a pa
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from edgec.isolate import OverLimit, call
 from edgec.lineage import lineages
 from edgec.native import histogram_library
 from edgec.observe import Checkpoint, Pass, Watch, run, tensor_bytes
+from edgec.outputs import check_file
 from edgec.rows import Row, without
 from edgec.types import Effort, Graph, Placement, Statistics, ValueStatistics
 
@@ -68,11 +68,7 @@ class Calibration:
         self.efforts: list[Effort] = []
         self.dropped = ""
         if file is not None:
-            if not os.access(file.absolute().parent, os.W_OK | os.X_OK):
-                raise InputError(
-                    f"{file.parent}: no folder that can be written to",
-                    hint="make it first, or choose another for the statistics",
-                )
+            check_file(file)
             self._lineages = lineages(graph)
             if file.exists():
                 self.statistics = statistics_file.read(file, self._lineages)

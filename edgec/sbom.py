@@ -22,6 +22,7 @@ from packageurl import PackageURL
 
 import edgec
 from edgec.runtime.bundle import Bundle
+from edgec.runtime.npz import write_bytes
 
 SUFFIX = ".cdx.json"
 
@@ -104,9 +105,7 @@ def of_image(
 
 def write(path: Path, text: str) -> Path:
     """Write a bill of materials beside what it is of; it appears when it is complete."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_bytes(path, f"{text}\n".encode())
     return path
 
 

@@ -398,5 +398,5 @@ def test_a_file_that_is_damaged_after_the_check(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no folder that can be written to"):
+    with pytest.raises(InputError, match="none: no such folder"):
         calibrate.Calibration(plain(), [], NUMPY, tmp_path / "none" / "file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from importlib import import_module
@@ -9,7 +10,7 @@ from importlib import import_module
 import click
 
 from edgec import __version__
-from edgec.errors import EdgecError, EmitError, InternalError, ToolchainError
+from edgec.errors import EdgecError, EmitError, InputError, InternalError, ToolchainError
 from edgec.lazy import defer
 
 VERBS = {
@@ -29,6 +30,8 @@ VERBS = {
     "farm": "Benchmark, verify and finish on many devices.",
     "demo": "Build and compare a real two-tower model on this machine.",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT)
+ROOM = "make room where the output lies, and for temporary files, or set TMPDIR"
 EPILOGUE = (
     "Exit codes: 2 usage, 3 input, 4 unsupported, 5 something to install, 6 the backend failed, "
     "7 a goal was missed, 70 a defect of edgec."
@@ -87,7 +90,10 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"error: {lacking}", lacking.exit_code)
     except BrokenPipeError:
         sys.exit(141)
-    except Exception:  # the outermost frame: whatever comes here is our defect, and says so
+    except Exception as error:  # the outermost frame: what comes here is our defect, and says so
+        if isinstance(error, OSError) and error.errno in FULL:
+            what = ": ".join(str(one) for one in (error.filename, error.strerror) if one)
+            _fail(f"error: {InputError(what, hint=ROOM)}", InputError.exit_code)
         traceback.print_exc()
         _fail(
             f"error: this is a defect of edgec {__version__}; please report it with the lines "

@@ -10,6 +10,7 @@ import click
 
 from edgec.cli.common import (
     FILE,
+    OUTPUT,
     calibration_options,
     job_options,
     json_option,
@@ -48,7 +49,7 @@ from edgec.cli.common import (
 )
 @click.option(
     "--statistics",
-    type=FILE,
+    type=OUTPUT,
     help="A file of edgec calibrate: used, and extended by values that it lacks.",
 )
 @click.option(

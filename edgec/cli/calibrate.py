@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgec.cli.common import (
-    FILE,
+    OUTPUT,
     Page,
     calibration_options,
     job_options,
@@ -24,7 +24,7 @@ from edgec.cli.common import (
 @click.command("calibrate")
 @job_options
 @click.option(
-    "-o", "--output", type=FILE, required=True, help="The file of statistics, made or extended."
+    "-o", "--output", type=OUTPUT, required=True, help="The file of statistics, made or extended."
 )
 @click.option(
     "--all", "everything", is_flag=True, help="Calibrate on every sample, verify on none."
@@ -33,7 +33,7 @@ from edgec.cli.common import (
 @click.option(
     "--tensorrt-cache",
     "cache",
-    type=FILE,
+    type=OUTPUT,
     help="Write a calibration cache for TensorRT 8 to 10 as well; all float values are watched.",
 )
 @click.option("--tensorrt", "version", help="The device's TensorRT, for the cache: 8.6.2, 10.3.0.")

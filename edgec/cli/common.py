@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,17 +13,36 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgec.errors import InputError
+from edgec.outputs import check_file
 
 if TYPE_CHECKING:
     from edgec.types import Range
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
+
+
+class Output(click.Path):
+    """A file that will be written: that it can be is found out before the work begins."""
+
+    def convert(self, *given: Any) -> Any:
+        """As the other paths, and checked. Raises InputError."""
+        found = super().convert(*given)
+        if found != "-" or not self.allow_dash:
+            check_file(Path(os.fsdecode(found)))
+        return found
+
+
+OUTPUT = Output(path_type=Path)
 # Control characters, which names in a model may hold, and a terminal would obey.
 CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 json_option = click.option(
-    "--json", "json_file", metavar="FILE", help="Write the result as JSON; - for stdout."
+    "--json",
+    "json_file",
+    type=Output(allow_dash=True),
+    metavar="FILE",
+    help="Write the result as JSON; - for stdout.",
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(0), default=0, help="Threads; 0 for all cores."
@@ -169,10 +189,9 @@ def write_json(target: str | None, result: Any) -> None:
     if target == "-":
         sys.stdout.write(text)
         return
-    path = Path(target)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    from edgec.runtime.npz import write_bytes
+
+    write_bytes(Path(target), text.encode())
 
 
 class Page:

@@ -9,6 +9,7 @@ import click
 
 from edgec.cli.common import (
     FILE,
+    OUTPUT,
     Page,
     json_option,
     kernels_option,
@@ -48,7 +49,7 @@ def command() -> None:
     help="Fix or bound an input's shape; a dimension may be a range: ids=1x1..128.",
 )
 @kernels_option
-@click.option("--plot", type=FILE, metavar="FILE.svg", help="Draw how the ranges converge.")
+@click.option("--plot", type=OUTPUT, metavar="FILE.svg", help="Draw how the ranges converge.")
 @click.option("--strict", is_flag=True, help="Exit with 7 where there are warnings.")
 @threads_option
 @json_option
@@ -88,16 +89,14 @@ def check(
 def _draw(plot: Path, folder: Path, found: Audit) -> None:
     from edgec.audit.plot import svg
     from edgec.errors import InputError
+    from edgec.runtime.npz import write_bytes
 
     if not found.curve.points:
         raise InputError(
             f"--plot {plot}: there is no curve, as no range was observed in two samples",
             hint="leave --plot out",
         )
-    try:
-        plot.write_text(svg(found.curve, f"ranges of {folder.name}"), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{plot}: {error.strerror}", hint="choose another file") from error
+    write_bytes(plot, svg(found.curve, f"ranges of {folder.name}").encode())
 
 
 def _show(page: Page, folder: Path, found: Audit) -> None:

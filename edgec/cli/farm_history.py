@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgec.cli.common import FILE, Page, json_option, write_json
+from edgec.cli.common import FILE, OUTPUT, Page, json_option, write_json
 from edgec.runtime.goals import MEASURED
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ metric_option = click.option(
 @metric_option
 @click.option("--device", help="Of this device alone.")
 @click.option("--model", help="Of this model alone, by its file name.")
-@click.option("--plot", type=FILE, metavar="FILE.svg", help="Draw the trends.")
-@click.option("--export", type=FILE, metavar="FILE", help="All results, as .json or .csv.")
+@click.option("--plot", type=OUTPUT, metavar="FILE.svg", help="Draw the trends.")
+@click.option("--export", type=OUTPUT, metavar="FILE", help="All results, as .json or .csv.")
 @click.option("--strict", is_flag=True, help="Exit code 7 where the newest change is a regression.")
 @json_option
 def command(
@@ -60,6 +60,7 @@ def command(
     from edgec.farm.export import export as write
     from edgec.farm.history import opened
     from edgec.farm.plot import draw
+    from edgec.runtime.npz import write_bytes
 
     wanted = {key: value for key, value in (("device", device), ("model", model)) if value}
     with opened(history) as file:
@@ -73,9 +74,7 @@ def command(
     if export is not None:
         write(results, export)
     if plot is not None:
-        partial = plot.with_name(plot.name + ".partial")
-        partial.write_text(draw(panels), encoding="utf-8")
-        partial.replace(plot)
+        write_bytes(plot, draw(panels).encode())
     write_json(json_file, [_json(panel) for panel in panels])
     if strict:
         _refuse(panels, metric)

@@ -9,6 +9,7 @@ import click
 
 from edgec.cli.common import (
     FILE,
+    OUTPUT,
     Page,
     json_option,
     kernels_option,
@@ -37,7 +38,7 @@ MOST_NODES = 3  # names in a line of the table; JSON has all
     help="Fix or bound an input's shape; a dimension may be a range: ids=1x1..128.",
 )
 @click.option(
-    "--html", type=FILE, help="Draw parts, and what crosses between them, into this file."
+    "--html", type=OUTPUT, help="Draw parts, and what crosses between them, into this file."
 )
 @click.option(
     "--save-node",
@@ -90,10 +91,9 @@ def command(
     _show(out, found)
     if html is not None:
         from edgec.report.inspected import page
+        from edgec.runtime.npz import write_bytes
 
-        partial = html.with_name(html.name + ".partial")
-        partial.write_text(page(found), encoding="utf-8")
-        partial.replace(html)
+        write_bytes(html, page(found).encode())
         out.line(f"{html}: the picture")
     if save_node is not None:
         saved = _save(found, save_node, every)

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgec.errors import InputError
 from edgec.farm.history import COLUMNS, Result
 from edgec.runtime.goals import MEASURED
+from edgec.runtime.npz import write_bytes
 
 FORMULA = ("=", "+", "-", "@", "\t")  # a cell that begins so is run by spreadsheets
 
@@ -20,9 +21,7 @@ def export(results: Sequence[Result], path: Path) -> None:
     writers = {".json": as_json, ".csv": as_csv}
     if path.suffix not in writers:
         raise InputError(f"{path}: neither .json nor .csv", hint="end its name in one of them")
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(writers[path.suffix](results), encoding="utf-8")
-    partial.replace(path)
+    write_bytes(path, writers[path.suffix](results).encode())
 
 
 def as_json(results: Sequence[Result]) -> str:

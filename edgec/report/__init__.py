@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from edgec.manifest import comparison, group, recovered
 from edgec.results import Report, Speed
+from edgec.runtime.npz import write_bytes
 
 SUFFIX = ".report.json"
 
@@ -24,9 +24,7 @@ def report_path(bundle: Path) -> Path:
 def write_report(report: Report) -> Path:
     """Write the report beside the bundle; it appears when it is complete."""
     path = report_path(report.bundle)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(as_json(report), indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_bytes(path, (json.dumps(as_json(report), indent=1) + "\n").encode())
     for artifact in report.artifacts:
         if artifact.log is not None and artifact.log.is_file():
             place = path.with_name(f"{path.name.removesuffix(SUFFIX)}.{artifact.log.name}")

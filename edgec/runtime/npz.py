@@ -126,17 +126,21 @@ def write(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name beside `path`, then rename it."""
+    """Write `data` under a temporary name beside `path`, then rename it.
+
+    Raises InputError where that is not possible.
+    """
     try:
         handle, temporary = tempfile.mkstemp(dir=str(path.parent), prefix="." + path.name + ".")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, str(path))
+        except BaseException:
+            os.unlink(temporary)
+            raise
     except OSError as error:
         message = "cannot write {}: {}".format(path, error.strerror or error)
-        raise InputError(message, hint="Choose a folder that exists and is writable.") from error
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, str(path))
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        hint = "Choose a folder that exists, is writable and has room."
+        raise InputError(message, hint=hint) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -286,6 +287,21 @@ def test_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
         (["run", "{mlp}", "--golden"], 3, ["mlp.onnx"]),
         (["verify", "no.edgec", "--data", "d"], 3, ["give --against MODEL.onnx"]),
         (["verify", "no.edgec", "--against", "m.onnx"], 3, ["give --data FOLDER"]),
+        # what cannot be written is told before anything is looked at
+        (["build", "no.onnx", "-o", "no/m.edgec"], 3, ["no: no such folder", "for m.edgec"]),
+        (["build", "no.onnx", "--json", "no/m.json"], 3, ["no: no such folder", "for m.json"]),
+        (["build", "no.onnx", "--statistics", "no/m.npz"], 3, ["no: no such folder"]),
+        (["inspect", "no.onnx", "--html", "no/m.html"], 3, ["no: no such folder"]),
+        (["inspect", "no.onnx", "--json", "/dev/null"], 3, ["/dev/null: not a file"]),
+        (["verify", "no.edgec", "--json", "."], 3, [".: not a file", "another name"]),
+        (["data", "check", "no", "--model", "m", "--plot", "of/x.svg"], 3, ["of: no such folder"]),
+        (["data", "check", "no", "--model", "m", "--json", "of/x"], 3, ["of: no such folder"]),
+        (["calibrate", "no.onnx", "-o", "no/m.npz"], 3, ["no: no such folder"]),
+        (
+            ["calibrate", "no.onnx", "-o", "m.npz", "--tensorrt-cache", "no/m.cache"],
+            3,
+            ["no: no such folder", "for m.cache"],
+        ),
     ],
 )
 def test_errors(arguments: list[str], code: int, words: list[str], tmp_path: Path) -> None:
@@ -324,6 +340,29 @@ def test_a_defect_of_ours_is_70_with_a_report(tmp_path: Path) -> None:
     assert done.returncode == 70
     assert "ZeroDivisionError: oops" in done.stderr
     assert f"this is a defect of edgec {edgec.__version__}; please report it" in done.stderr
+
+
+def test_a_full_disk_is_no_defect(work: Path, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        done = run("explain", work / "mlp.edgec", "--json", tmp_path / "e.json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.returncode == 3, done.stderr
+    assert f"error: cannot write {tmp_path / 'e.json'}: File too large\n  hint: " in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_for_temporary_files_is_no_defect(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import errno, os, edgec.target\n"
+        "def full(*_): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), '/tmp/a')\n"
+        "edgec.target.load_target = full\n"
+    )
+    root = str(Path(edgec.__file__).parents[1])
+    done = run("targets", env={"PYTHONPATH": os.pathsep.join([str(tmp_path), root])})
+    refused(done, 3, "error: /tmp/a: No space left on device", "TMPDIR")
 
 
 def test_an_existing_output_needs_force(work: Path, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_build_uses_it(work: Path) -> None:
     ("more", "code", "words"),
     [
         (["--max-ram", "5M"], 4, "--max-ram 5 MB does not suffice: "),
-        (["-o", "no/mlp.npz"], 3, "no: no folder that can be written to"),
+        (["-o", "no/mlp.npz"], 3, "no: no such folder"),
         (["-o", "data"], 3, "data: not a file"),
         (["-o", str(MODEL)], 3, "mlp.onnx"),
         (["--data", "nowhere"], 3, "nowhere: no such folder"),
