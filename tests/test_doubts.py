@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from observed import NEVER, seen
+import pytest
+from observed import ASYMMETRIC, NEVER, SYMMETRIC, seen
 
 from edgec.doubts import doubts
-from edgec.types import Statistics, ValueStatistics
+from edgec.quantize.static import affine
+from edgec.types import Grid, Statistics, ValueStatistics
 
 SOUND = seen(np.array([-1.0, 2.0]))
 
@@ -27,15 +29,28 @@ def test_each_kind_names_its_values() -> None:
         a=SOUND,
         never=NEVER,
         same=seen(np.array([3.0]), np.array([3.0])),
+        zero=seen(np.zeros(3)),
+        tiny=seen(np.array([-1e-39, 1e-39])),
         nan=replace(SOUND, nans=2),
         inf=replace(SOUND, infinities=1),
     )
     assert found == (
         "no sample gave a number for 'never': nothing is known of the range",
+        "zero or too near to it for a scale, which is 1 instead: 'tiny', 'zero'",
         "the same number in all samples: 'same'",
         "NaN, which is left out of the range: 'nan'",
         "infinite numbers, which are left out of the range: 'inf'",
     )
+
+
+@pytest.mark.parametrize("grid", [ASYMMETRIC, SYMMETRIC])
+@pytest.mark.parametrize("exponent", range(-45, -30))
+def test_a_scale_that_is_made_up_is_told(exponent: int, grid: Grid) -> None:
+    value = seen(np.array([-(10.0**exponent), 0.0]))
+    if affine(value.low, value.high, grid).scale == 1:
+        assert "for a scale" in of(x=value)[0]
+    else:
+        assert of(x=value) == ()
 
 
 def test_a_value_may_raise_two() -> None:

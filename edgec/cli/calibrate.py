@@ -68,7 +68,7 @@ def command(
     a build, unless --all is given.
     """
     from edgec.build import Job, calibrate, to_stderr
-    from edgec.doubts import doubts
+    from edgec.doubts import doubts, listed
 
     if (cache is None) != (version is None):
         raise click.UsageError("--tensorrt-cache and --tensorrt belong together")
@@ -86,15 +86,22 @@ def command(
         f"peak memory {megabytes(effort.peak_bytes)} MB"
     )
     warnings = [*doubts(found.statistics), *filter(None, [found.dropped])]
-    for warning in warnings:
-        page.line(f"warning: {warning}")
-    if cache is not None and version is not None:
-        from edgec.backends.tensorrt.calibration_cache import dump, scales
+    if cache is not None:
+        from edgec.backends.tensorrt.calibration_cache import scales
         from edgec.masked import masked_scores
-        from edgec.runtime import npz
         from edgec.types import Method
 
         found_scales = scales(found.statistics, Method(method), masked_scores(found.graph.model))
+        values = sorted(found.statistics.values.items())
+        lacking = [n for n, v in values if v.histogram is not None and n not in found_scales]
+        if lacking:
+            warnings.append(f"no line in {cache}, so that TensorRT takes float: {listed(lacking)}")
+    for warning in warnings:
+        page.line(f"warning: {warning}")
+    if cache is not None and version is not None:
+        from edgec.backends.tensorrt.calibration_cache import dump
+        from edgec.runtime import npz
+
         npz.write_bytes(cache, dump(found_scales, version).encode())
         page.line(
             f"{cache}: {len(found_scales)} scales by {method} for TensorRT {version}; not verified "

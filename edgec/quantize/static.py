@@ -31,6 +31,7 @@ from edgec.quantize.weights import (
 from edgec.types import Decision, Grid, Placement, Recovery, Statistics
 
 BIAS_LIMIT = 2.0**30
+LEAST_SCALE = float(np.finfo(np.float32).tiny)  # at or below it the scale is 1 instead
 BIASED = frozenset({"Conv", "Gemm"})
 
 
@@ -141,7 +142,7 @@ def affine(low: float, high: float, grid: Grid) -> Affine:
     else:
         scale = (high - low) / 255
         zero = least + (round(-low / scale) if scale > 0 else 0)
-    if not scale > np.finfo(np.float32).tiny:
+    if not scale > LEAST_SCALE:
         scale = 1.0
     return Affine(np.array(scale, np.float32), np.array(zero, kind))
 

@@ -204,10 +204,14 @@ def test_what_has_no_histogram_has_no_line() -> None:
     assert list(scales(known, Method.ENTROPY)) == ["x"]
 
 
-def test_what_was_always_zero_or_never_a_number_gets_a_harmless_scale() -> None:
-    known = statistics(zero=seen(np.zeros(4)), never=NEVER)
-    assert scales(known, Method.MINMAX) == {"zero": 1.0, "never": 1.0}
-    assert dump(scales(known, Method.MINMAX), "8.6.2").count(": 3f800000\n") == 2
+@pytest.mark.parametrize("method", list(Method))
+def test_what_was_always_zero_has_a_harmless_scale_and_what_was_no_number_none(
+    method: Method,
+) -> None:
+    known = statistics(zero=seen(np.zeros(4)), tiny=seen(np.full(4, 1e-39)), never=NEVER)
+    assert scales(known, method) == {"tiny": 1.0, "zero": 1.0}
+    text = "TRT-8602-EntropyCalibration2\ntiny: 3f800000\nzero: 3f800000\n"
+    assert dump(scales(known, method), "8.6.2") == text
 
 
 def test_masked_scores_have_the_scale_of_the_scores() -> None:

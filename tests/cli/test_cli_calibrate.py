@@ -10,10 +10,15 @@ from typing import Any
 
 import click
 import graphs
+import numpy as np
 import pytest
+import small
 
 from edgec import statistics_file
+from edgec.backends.tensorrt.calibration_cache import parse
 from edgec.cli.common import size
+from edgec.graphs import save
+from edgec.runtime import npz
 
 MODEL = graphs.path("mlp")
 COMMON = ("--target", "generic", "--backend", "onnxruntime")
@@ -83,6 +88,46 @@ def test_what_it_says(work: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("target generic: stack onnxruntime, the default; ")
     assert "values on 4 samples, 4 runs now; counted by native code; peak memory" in done.stdout
+
+
+def test_a_cache_says_what_it_has_no_scale_of(tmp_path: Path) -> None:
+    made = small.model(
+        """g (float[n, 64] x) => (float[n, 64] y, float[n, 64] p, float[n, 64] q)
+        {
+            a = MatMul (x, w)
+            zero = Mul (a, none)
+            y = MatMul (zero, w)
+            tiny = Mul (a, little)
+            p = MatMul (tiny, w)
+            root = Sqrt (below)
+            q = Add (a, root)
+        }""",
+        w=small.normal(0, 64, 64),
+        none=np.float32(0),
+        little=np.float32(1e-41),
+        below=np.full((1, 64), -1, np.float32),
+    )
+    save(made, tmp_path / "odd.onnx")
+    (tmp_path / "data").mkdir()
+    for number in range(4):
+        npz.write(tmp_path / "data" / f"{number}.npz", {"x": small.normal(number, 1, 64)})
+    done = run(
+        *("calibrate", "odd.onnx", *COMMON, "--data", "data", "-o", "odd.npz"),
+        *("--tensorrt-cache", "odd.cache", "--tensorrt", "8.6.2", "--json", "odd.json"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    scales = parse((tmp_path / "odd.cache").read_text())[1]
+    assert set(scales) == {"a", "x", "p", "tiny", "y", "zero"}
+    assert {name for name, scale in scales.items() if scale == 1} == {"p", "tiny", "y", "zero"}
+    warnings = [
+        "no sample gave a number for 'q': nothing is known of the range",
+        "zero or too near to it for a scale, which is 1 instead: 'p', 'tiny', 'y' and 1 more",
+        "NaN, which is left out of the range: 'q'",
+        "no line in odd.cache, so that TensorRT takes float: 'q'",
+    ]
+    assert json.loads((tmp_path / "odd.json").read_text())["warnings"] == warnings
+    assert [f"warning: {one}" for one in warnings] == done.stdout.splitlines()[1:5]
 
 
 def test_a_build_uses_it(work: Path) -> None:

@@ -44,11 +44,12 @@ def scales(
 ) -> dict[str, float]:
     """The scale of every value with a range, in TensorRT's grid: amax / 127, as float32.
 
+    What never was a number has none, and so no line: TensorRT runs what makes or reads it in float.
     `masked`: see `edgec.masked`.
     """
     found = {}
     for name, one in sorted(statistics.values.items()):
-        if one.histogram is not None:
+        if one.histogram is not None and one.seen:
             bounds = limits(statistics, name, method, GRID)
             if name in masked:
                 bounds = unmasked(bounds, limits(statistics, masked[name], method, GRID))
