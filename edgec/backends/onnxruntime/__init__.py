@@ -58,6 +58,8 @@ class Backend:
         path = into / f"{engine.name}.onnx"
         if chosen == "ort":
             _check_size(engine)
+        if summed:
+            group_sums.forget_shapes(engine.model)
         path, *data_files = save(engine.model, path)
         nodes = frozenset(str(node.name) for node in engine.model.graph)
         optimised, settings, notes = _open(path, wishes, chosen, threads, nodes)

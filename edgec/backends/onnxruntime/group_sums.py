@@ -11,7 +11,8 @@ Steps of q r / s, to quantize per channel behind one Add, need no scale, but are
 thread. QLinearConv with weights of 1 and steps of s / r is faster still, but knows no batch.
 
 A pass of onnxruntime moves DequantizeLinear down through Reshape, and would make one of it for each
-that reads x: engines with such groups do without (see `pools`).
+that reads x: engines with such groups do without (see `pools`). They also come without types and
+shapes of values: with those that onnxruntime infers itself a ResNet-50 takes 0.93 of the time.
 
 D / n - m^2 loses digits where a mean is far larger than the spread around it. So x has to come out
 of 8 bits: m is then at most 255 steps, and what is lost a fraction of one.
@@ -62,6 +63,14 @@ def apply(model: ir.Model, kept: Collection[str]) -> int:
         model.opset_imports.setdefault(DOMAIN, 1)
         common.RemoveUnusedNodesPass()(model)
     return len(found)
+
+
+def forget_shapes(model: ir.Model) -> None:
+    """Leave types and shapes of what nodes make to onnxruntime, but for the outputs."""
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.type = value.shape = None
 
 
 def _match(node: ir.Node, kept: Collection[str]) -> Normalised | None:
