@@ -118,6 +118,13 @@ def _check_operator(path: Path, node: ir.Node, opset: int, functions: set[tuple[
     _check_attributes(path, node, schema)
     if node.op_type == "Constant":
         _check_constant(path, node)
+    pieces = node.attributes.get("num_outputs") if node.op_type == "Split" else None
+    if pieces is not None and pieces.as_int() != len(node.outputs):  # onnx's inference would abort
+        raise InputError(
+            f"{path}: node {named(node)} (Split) has {len(node.outputs)} outputs, and num_outputs "
+            f"is {pieces.as_int()}",
+            hint=AGAIN,
+        )
 
 
 def _check_type(path: Path, node: ir.Node, position: int, schema: onnx.defs.OpSchema) -> None:

@@ -72,6 +72,19 @@ def test_a_hostile_file_is_refused(name: str) -> None:
     assert hint in caught.value.hint
 
 
+def test_a_split_into_another_number_of_pieces(tmp_path: Path) -> None:
+    """ONNX's shape inference ends the process on it."""
+    made = small.model(
+        "g (float[6] x) => (float[2] a, float[4] b) { [cut] a, b = Split <num_outputs = 1> (x) }",
+        18,
+    )
+    path = small.save(made, tmp_path / "m.onnx")
+    with pytest.raises(
+        InputError, match=r"node 'cut' \(Split\) has 2 outputs, and num_outputs is 1"
+    ):
+        load(path)
+
+
 def test_shapes_that_do_not_fit_are_refused_by_the_build(tmp_path: Path) -> None:
     job = Job(
         graphs.HOSTILE / "wrong_shapes.onnx",

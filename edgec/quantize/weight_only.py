@@ -60,7 +60,7 @@ def _correctable(node: ir.Node, weight: np.ndarray, axis: int) -> bool:
     if node.op_type not in CORRECTED or weight.ndim <= axis:
         return False
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    plain = all(
+    plain = node.op_type != "Gemm" or all(
         (a := node.attributes.get(key)) is None or a.as_float() == 1.0 for key in ("alpha", "beta")
     )
     fits = bias is None or (is_constant(bias) and elements(bias) == weight.shape[axis])
