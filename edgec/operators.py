@@ -38,6 +38,13 @@ def check_model(path: Path, model: ir.Model) -> None:
     version = model.opset_imports.get("", OLDEST_OPSET)
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         _check_operator(path, node, version, functions)
+        refers = next((one.name for one in node.attributes.values() if one.is_ref()), None)
+        if refers is not None:
+            raise InputError(
+                f"{path}: node {named(node)} takes {brief(refers)} from an attribute of a function, "
+                "and stands in none",
+                hint=AGAIN,
+            )
     for function in model.functions.values():
         own = function.opset_imports.get("", version)
         for node in ir.traversal.RecursiveGraphIterator(function.graph):

@@ -72,6 +72,15 @@ def test_a_hostile_file_is_refused(name: str) -> None:
     assert hint in caught.value.hint
 
 
+def test_an_attribute_of_a_function_outside_of_one(tmp_path: Path) -> None:
+    text = "g (float[6] x) => (float[6] y) { [soft] y = Softmax <axis : int = @axis> (x) }"
+    path = small.save(small.model(text), tmp_path / "m.onnx")
+    with pytest.raises(
+        InputError, match="node 'soft' takes 'axis' from an attribute of a function"
+    ):
+        load(path)
+
+
 def test_a_split_into_another_number_of_pieces(tmp_path: Path) -> None:
     """ONNX's shape inference ends the process on it."""
     made = small.model(
