@@ -41,7 +41,7 @@ def check_model(path: Path, model: ir.Model) -> None:
         refers = next((one.name for one in node.attributes.values() if one.is_ref()), None)
         if refers is not None:
             raise InputError(
-                f"{path}: node {named(node)} takes {brief(refers)} from an attribute of a function, "
+                f"{path}: node {named(node)} takes {brief(refers)} from an attribute of a function "
                 "and stands in none",
                 hint=AGAIN,
             )

@@ -6,7 +6,7 @@ I is InstanceNormalization, of x or of its reshape into groups. onnxruntime comp
 thread and in registers of 128 bits; S, D, a product and a sum on all threads, and but for S in
 registers of the full width. Milliseconds of 1.32 on one thread of AVX512-VNNI, 256x56x56: I 0.47;
 S 0.15, D 0.17, Mul 0.28, Add 0.29. BatchNormalization, 0.33 in place of Mul and Add, runs on one
-thread alone: with it, a ResNet-50 takes 1.12 times as long on two threads and 0.93 times on one.
+thread alone: with it, a ResNet-50 takes 1.05 times as long on two threads and 0.93 times on one.
 Steps of q r / s, to quantize per channel behind one Add, need no scale, but are quantized by one
 thread. QLinearConv with weights of 1 and steps of s / r is faster still, but knows no batch.
 
