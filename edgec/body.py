@@ -5,8 +5,12 @@ For opsets that lack it. What a runtime lacks, or has wrong, is `edgec.expand`'s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 from onnx import defs, inliner
+
+IR = 10  # the newest that onnx's inliner is asked to read
 
 
 def write_out(model: ir.Model, node: ir.Node) -> list[ir.Node]:
@@ -14,34 +18,46 @@ def write_out(model: ir.Model, node: ir.Node) -> list[ir.Node]:
 
     Types of its inputs must be known where the body depends on them.
     """
-    inputs = {value: ir.Value(name=f"i{index}") for index, value in _distinct(node)}
-    for value, stand_in in inputs.items():
-        stand_in.type, stand_in.shape = value.type, value.shape
-    copy = ir.Node(
-        node.domain,
-        node.op_type,
-        [None if value is None else inputs[value] for value in node.inputs],
-        attributes=list(node.attributes.values()),
-        num_outputs=len(node.outputs),
-        name="node",
-    )
-    _fill_in(model, copy)
-    for index, (new, old) in enumerate(zip(copy.outputs, node.outputs, strict=True)):
-        new.name = f"o{index}" if old.name else ""
-        new.type, new.shape = old.type, old.shape
-    wanted = [value for value in copy.outputs if value.name]
-    graph = ir.Graph(list(inputs.values()), wanted, nodes=[copy], opset_imports=model.opset_imports)
-    proto = ir.to_proto(ir.Model(graph, ir_version=model.ir_version))
+    copy = alone(node, model.opset_imports)
+    _fill_in(model, copy.graph[0])
     try:
         found = inliner.inline_selected_functions(
-            proto, [(node.domain, node.op_type)], inline_schema_functions=True
+            ir.to_proto(copy), [(node.domain, node.op_type)], inline_schema_functions=True
         )
     except Exception:  # the checker's own error: the types are not those that the body is for
         return []
     body = ir.from_proto(found).graph
     if any(one.op_type == node.op_type and one.domain == node.domain for one in body):
         return []
-    return splice(node, {stand: value for value, stand in inputs.items()}, body)
+    given = [value for value in node.inputs if value is not None]
+    return splice(node, dict(zip(copy.graph.inputs, given, strict=True)), body)
+
+
+def alone(node: ir.Node, opsets: Mapping[str, int]) -> ir.Model:
+    """A model of a copy of a node, whose inputs and outputs are those that the node has."""
+    inputs = [
+        None if value is None else ir.Value(name=f"i{index}", type=value.type, shape=value.shape)
+        for index, value in enumerate(node.inputs)
+    ]
+    copy = ir.Node(
+        node.domain,
+        node.op_type,
+        inputs,
+        attributes=list(node.attributes.values()),
+        num_outputs=len(node.outputs),
+        name="node",
+    )
+    for index, (new, old) in enumerate(zip(copy.outputs, node.outputs, strict=True)):
+        new.name = f"o{index}" if old.name else ""
+        new.type, new.shape = old.type, old.shape
+    graph = ir.Graph(
+        [value for value in inputs if value is not None],
+        [value for value in copy.outputs if value.name],
+        nodes=[copy],
+        opset_imports=dict(opsets),
+        name="body",
+    )
+    return ir.Model(graph, ir_version=IR)
 
 
 def _fill_in(model: ir.Model, node: ir.Node) -> None:
@@ -51,10 +67,6 @@ def _fill_in(model: ir.Model, node: ir.Node) -> None:
         for name, known in defs.get_schema(node.op_type, version, node.domain).attributes.items():
             if name not in node.attributes and known.default_value.name:
                 node.attributes.add(ir.serde.deserialize_attribute(known.default_value))
-
-
-def _distinct(node: ir.Node) -> enumerate[ir.Value]:
-    return enumerate(dict.fromkeys(value for value in node.inputs if value is not None))
 
 
 def splice(node: ir.Node, inputs: dict[ir.Value, ir.Value], body: ir.Graph) -> list[ir.Node]:

@@ -15,7 +15,7 @@ import onnx
 import onnx.inliner
 import onnx_ir as ir
 
-from edgec.body import splice
+from edgec.body import alone, splice
 from edgec.graphs import attribute
 from edgec.rules import multi_head_attention
 
@@ -74,32 +74,12 @@ def written(node: ir.Node) -> onnx.ModelProto | None:
 
 def _unfused(node: ir.Node) -> onnx.ModelProto | None:
     """What a rule makes of a node that stands alone."""
-    if node.graph is None or any(not value.name for value in node.outputs):
+    if node.graph is None:
         return None
-    inputs = [
-        None if value is None else ir.Value(name=f"x{index}", type=value.type, shape=value.shape)
-        for index, value in enumerate(node.inputs)
-    ]
-    alone = ir.Node(
-        node.domain,
-        node.op_type,
-        inputs,
-        attributes=list(node.attributes.values()),
-        num_outputs=len(node.outputs),
-        name="node",
-    )
-    for index, value in enumerate(alone.outputs):
-        value.name = f"y{index}"
-    graph = ir.Graph(
-        [value for value in inputs if value is not None],
-        alone.outputs,
-        nodes=[alone],
-        opset_imports=dict(node.graph.opset_imports),
-        name="body",
-    )
-    model = ir.Model(graph, ir_version=10)
+    model = alone(node, node.graph.opset_imports)
     if not FUSED[node.op_type](model):
         return None
+    graph = model.graph
     for value in list(graph.initializers.values()):  # a body has none
         constant = ir.node("Constant", [], {"value": value.const_value})
         constant.outputs[0].name = f"{value.name}/made"

@@ -125,8 +125,14 @@ def _check_operator(path: Path, node: ir.Node, opset: int, functions: set[tuple[
     _check_attributes(path, node, schema)
     if node.op_type == "Constant":
         _check_constant(path, node)
-    pieces = node.attributes.get("num_outputs") if node.op_type == "Split" else None
-    if pieces is not None and pieces.as_int() != len(node.outputs):  # onnx's inference would abort
+    if node.op_type == "Split":
+        _check_split(path, node)
+
+
+def _check_split(path: Path, node: ir.Node) -> None:
+    """ONNX's shape inference ends the process where the numbers differ."""
+    pieces = node.attributes.get("num_outputs")
+    if pieces is not None and pieces.as_int() != len(node.outputs):
         raise InputError(
             f"{path}: node {named(node)} (Split) has {len(node.outputs)} outputs, and num_outputs "
             f"is {pieces.as_int()}",

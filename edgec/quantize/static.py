@@ -112,11 +112,8 @@ def _grids(
         ):
             weights = [matrix(node) for node in readers[name]]
             factors = smooth.factors(seen.channel_low, seen.channel_high, weights, own.smoothing)
-            least, most = (
-                np.maximum(seen.channel_low, bounds[0]),
-                np.minimum(seen.channel_high, bounds[1]),
-            )
-            low, high = (least / factors).min(), (most / factors).max()
+            low = (np.maximum(seen.channel_low, bounds[0]) / factors).min()
+            high = (np.minimum(seen.channel_high, bounds[1]) / factors).max()
             grids[name] = replace(affine(float(low), float(high), grid), factors=factors)
         else:
             if own.mask_aware and name in placement.masked:

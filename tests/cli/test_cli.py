@@ -329,14 +329,17 @@ def test_a_backend_that_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_defect_of_ours_is_70_with_a_report(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import edgec.target\n"
-        "def broken(*_): raise ZeroDivisionError('oops')\n"
-        "edgec.target.load_target = broken\n"
+def run_with(broken: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`edgec targets` where targets load as the given function does."""
+    (folder / "sitecustomize.py").write_text(
+        f"import errno, os, edgec.target\n{broken}\nedgec.target.load_target = broken\n"
     )
     root = str(Path(edgec.__file__).parents[1])
-    done = run("targets", env={"PYTHONPATH": os.pathsep.join([str(tmp_path), root])})
+    return run("targets", env={"PYTHONPATH": os.pathsep.join([str(folder), root])})
+
+
+def test_a_defect_of_ours_is_70_with_a_report(tmp_path: Path) -> None:
+    done = run_with("def broken(*_): raise ZeroDivisionError('oops')", tmp_path)
     assert done.returncode == 70
     assert "ZeroDivisionError: oops" in done.stderr
     assert f"this is a defect of edgec {edgec.__version__}; please report it" in done.stderr
@@ -355,14 +358,8 @@ def test_a_full_disk_is_no_defect(work: Path, tmp_path: Path) -> None:
 
 
 def test_no_room_for_temporary_files_is_no_defect(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import errno, os, edgec.target\n"
-        "def full(*_): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), '/tmp/a')\n"
-        "edgec.target.load_target = full\n"
-    )
-    root = str(Path(edgec.__file__).parents[1])
-    done = run("targets", env={"PYTHONPATH": os.pathsep.join([str(tmp_path), root])})
-    refused(done, 3, "error: /tmp/a: No space left on device", "TMPDIR")
+    full = "def broken(*_): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), '/tmp/a')"
+    refused(run_with(full, tmp_path), 3, "error: /tmp/a: No space left on device", "TMPDIR")
 
 
 def test_an_existing_output_needs_force(work: Path, tmp_path: Path) -> None:
