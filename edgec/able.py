@@ -16,6 +16,7 @@ from edgec import expand
 from edgec.graphs import constant, is_constant, opset
 from edgec.kernels.marks import op
 from edgec.types import Bounds, Bug, Graph, OpLimits, OpRule, Part, Runtime, Support
+from edgec.validate import printable
 
 EXPAND, HALF, AVOID = "expand", "half", "avoid"
 
@@ -68,7 +69,7 @@ def unable_part(part: Part, graph: Graph, runtime: Runtime) -> str:
     nodes = {str(node.name): node for node in graph.model.graph}
     for name in part.nodes:
         if why := unable(nodes[name], runtime):
-            return f"{name}: {why}"
+            return f"{printable(name)[:99]}: {why}"
     return ""
 
 
@@ -91,7 +92,7 @@ def _missing(node: ir.Node, runtime: Runtime) -> str:
     if node.domain not in expand.STANDARD or not onnx.defs.has(op, ""):
         if runtime.limits.only_listed or runtime.limits.standard_ops:
             own = node.domain or "ONNX Runtime"
-            return f"{op} of {own} has no implementation on {runtime.name}"
+            return f"{printable(op)[:99]} of {own} has no implementation on {runtime.name}"
         return ""
     if op in runtime.unsupported:
         return f"{runtime.name} has no {op} ({runtime.unsupported[op]})"

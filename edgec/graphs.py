@@ -19,7 +19,7 @@ FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"}) | RECURRENT
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
-LONG_RANGE = 1 << 16
+LONG = 1 << 16  # more numbers than any shape has
 EXTERNAL_FROM = 1 << 30  # bytes of weights from which a model is saved with external data
 
 
@@ -161,15 +161,28 @@ def replace(model: ir.Model, node: ir.Node, steps: Sequence[ir.Node], old: ir.Va
 def infer_shapes(model: ir.Model) -> None:
     """Types and shapes of all values, in place, through shape arithmetic as well.
 
-    That is left out where a Range or a Tile makes many numbers: onnx keeps 140 bytes for each.
+    That is left out where a value of one dimension is long: onnx takes it for a shape, and keeps
+    140 bytes for each of its numbers, known or not.
     """
-    nodes = model.graph.all_nodes()
-    long = any(
-        (node.op_type == "Range" and is_long(node)) or _repeats_often(node) for node in nodes
-    )
     with stand_ins(model):
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=not long)(model)
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
+        if not any(map(_is_long_vector, _values(model))):
+            ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
     _type_sequences(model)
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    """The values of a graph and of those within."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        yield from graph.inputs
+        yield from graph.initializers.values()
+        for node in graph:
+            yield from node.outputs
+
+
+def _is_long_vector(value: ir.Value) -> bool:
+    dim = value.shape[0] if value.shape is not None and len(value.shape) == 1 else 0
+    return isinstance(dim, int) and dim > LONG
 
 
 def _type_sequences(model: ir.Model) -> None:
@@ -183,18 +196,13 @@ def _type_sequences(model: ir.Model) -> None:
                 value.type = inner.type
 
 
-def _repeats_often(node: ir.Node) -> bool:
-    sizes = constant(node.inputs[1]) if node.op_type == "Tile" and len(node.inputs) > 1 else None
-    return sizes is not None and math.prod(sizes.reshape(-1).tolist()) > LONG_RANGE
-
-
 def is_long(node: ir.Node) -> bool:
     """Whether a Range between constants has more numbers than shapes have."""
     ends = [array for value in node.inputs if (array := constant(value)) is not None]
     if len(ends) != 3 or any(array.size != 1 for array in ends):
         return False
     start, end, step = (float(array.reshape(())) for array in ends)
-    return not abs(end - start) <= LONG_RANGE * abs(step)
+    return not abs(end - start) <= LONG * abs(step)
 
 
 def attribute(node: ir.Node, name: str, default: int) -> int:

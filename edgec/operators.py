@@ -125,8 +125,27 @@ def _check_operator(path: Path, node: ir.Node, opset: int, functions: set[tuple[
     _check_attributes(path, node, schema)
     if node.op_type == "Constant":
         _check_constant(path, node)
+    if node.op_type == "ConstantOfShape":
+        _check_filling(path, node, schema)
     if node.op_type == "Split":
         _check_split(path, node)
+
+
+def _check_filling(path: Path, node: ir.Node, schema: onnx.defs.OpSchema) -> None:
+    """What fills a ConstantOfShape is one number; the schema leaves its type open."""
+    given = node.attributes.get("value")
+    if given is None or given.is_ref():
+        return
+    try:
+        number, kind = given.value.size, _kind(ir.DataType(given.value.dtype))
+    except ValueError:  # of no type that there is: `check_weights` says so
+        return
+    if number != 1 or kind not in schema.outputs[0].types:
+        raise InputError(
+            f"{path}: node {named(node)} (ConstantOfShape) cannot be filled with {number} of "
+            f"{kind}",
+            hint="its value is a tensor of one number: export the model again",
+        )
 
 
 def _check_split(path: Path, node: ir.Node) -> None:
@@ -146,13 +165,18 @@ def _check_type(path: Path, node: ir.Node, position: int, schema: onnx.defs.OpSc
     dtype = None if value is None else _known_type(value)
     if value is None or dtype is None or dtype == ir.DataType.UNDEFINED:
         return
-    kind = f"tensor({TYPE_NAMES.get(dtype, dtype.name.lower())})"
+    kind = _kind(dtype)
     if kind not in formal.types:
         raise InputError(
             f"{path}: node {named(node)} ({node.op_type}) cannot take {brief(value.name)} as its "
             f"{formal.name}: it is a {kind}",
             hint="its type was changed, or another exporter's fault: export the model again",
         )
+
+
+def _kind(dtype: ir.DataType) -> str:
+    """What the specification calls a tensor of a type."""
+    return f"tensor({TYPE_NAMES.get(dtype, dtype.name.lower())})"
 
 
 def _known_type(value: ir.Value) -> ir.DataType | None:

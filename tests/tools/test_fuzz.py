@@ -26,6 +26,8 @@ import mutants
 import pipeline
 from edits import EDITS
 
+from edgec import validate
+
 MOST_MEGABYTES = 1024  # of a process that has imported everything, and of what it forked from
 SMALL = ("cnn_opset9", "mlp", "function", "lstm", "float16_io", "if_capture")
 VALUE = helper.make_tensor_value_info
@@ -335,7 +337,48 @@ def constant_of_no_type() -> onnx.ModelProto:
     return found
 
 
+def slices_from_terabytes() -> onnx.ModelProto:
+    """Where a Slice begins is a vector of 2^40: onnx kept a dimension for each of its numbers."""
+    sizes = onnx.numpy_helper.from_array(np.array([1 << 40]), "sizes")
+    one = onnx.numpy_helper.from_array(np.array([1]), "one")
+    nodes = [
+        helper.make_node("Expand", ["one", "sizes"], ["start"], "expand"),
+        helper.make_node("Slice", ["x", "start", "one"], ["y"], "slice"),
+    ]
+    return _model(nodes, [sizes, one])
+
+
+def weight_filled_with_text() -> onnx.ModelProto:
+    """A weight as a ConstantOfShape of text, behind a declaration that says float."""
+    sizes = onnx.numpy_helper.from_array(np.array([3]), "sizes")
+    filling = helper.make_tensor("a", TensorProto.STRING, [1], [b"a"])
+    names = ["scale", "shift", "mean", "variance"]
+    nodes = [
+        helper.make_node("ConstantOfShape", ["sizes"], [name], f"fill_{name}", value=filling)
+        for name in names
+    ]
+    nodes += [
+        helper.make_node("Conv", ["x", "w"], ["c"], "conv"),
+        helper.make_node("BatchNormalization", ["c", *names], ["y"], "norm"),
+    ]
+    weight = onnx.numpy_helper.from_array(np.ones([3, 3, 1, 1], np.float32), "w")
+    made = _model(nodes, [sizes, weight])
+    made.graph.value_info.extend(VALUE(name, TensorProto.FLOAT, [3]) for name in names)
+    return made
+
+
+def name_without_end() -> onnx.ModelProto:
+    """A node that no runtime knows, of a name as long as names may be; the refusal repeated it."""
+    name = "x" * validate.LONGEST_NAME
+    made = _model([helper.make_node("TensorScatter", ["x", "x"], ["y"], name)])
+    made.opset_import[0].version = 24
+    return made
+
+
 FOUND = [
+    slices_from_terabytes,
+    weight_filled_with_text,
+    name_without_end,
     constant_that_a_function_would_fill,
     constant_of_no_type,
     sum_said_to_be_a_text,
@@ -350,7 +393,7 @@ FOUND += [texts_as_a_weight, text_given_to_a_function]
 
 
 @pytest.mark.parametrize("recipe", FOUND, ids=lambda one: one.__name__)
-@pytest.mark.parametrize("number", [3, 1])  # with data and without, on two targets
+@pytest.mark.parametrize("number", [3, 1, 2])  # with data and without, on three targets
 def test_what_was_found_once(
     recipe: Callable[[], onnx.ModelProto], number: int, folder: fuzz.Folder
 ) -> None:
