@@ -7,18 +7,17 @@ what it makes computes something else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from edgec.errors import EdgecError, InputError
+from edgec.graphs import hidden
 from edgec.names import keep, snapshot
 from edgec.rules import CANONICAL, Rule
+from edgec.sizes import check_sizes
 from edgec.types import Graph, Range, Rewrite
-
-HIDDEN = "edgec.hidden"  # the domain of a node that a rule must not see
 
 
 def canonicalise(
@@ -31,11 +30,12 @@ def canonicalise(
 
     The model of `graph` is not changed. `off`: rules that were found to fail on it, everywhere or
     at named nodes. A rule that raises is switched off, and says so. Raises InputError where
-    `shapes` does not fit the inputs.
+    `shapes` does not fit the inputs, or the inputs' sizes do not fit the model.
     """
     model = graph.model.clone()
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     _fix_shapes(model, shapes)
+    check_sizes(model)
     model, used = rewrite(model, CANONICAL if rules is None else rules, off)
     return replace(graph, model=model, shapes=dict(shapes), rewrites=used)
 
@@ -75,7 +75,8 @@ def in_order() -> tuple[Rule, ...]:
 def _apply(rule: Rule, model: ir.Model, off: Rewrite | None) -> Rewrite:
     """Apply a rule in place, but at the nodes at which it is off."""
     before, inner = snapshot(model), _inside(model)
-    with _hidden(model, () if off is None else off.nodes):
+    names = () if off is None else off.nodes
+    with hidden(model, [node for node in model.graph if node.name in names]):
         count = rule.apply(model) or len(_inside(model) ^ inner)
     keep(model, before)
     return Rewrite(rule.name, count) if off is None else replace(off, count=count)
@@ -90,22 +91,6 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__} {error}"[:300]
-
-
-@contextmanager
-def _hidden(model: ir.Model, names: Collection[str]) -> Iterator[None]:
-    """Rules meanwhile see operators that they do not know in the place of the named nodes."""
-    nodes = {node: node.domain for node in model.graph if node.name in names}
-    for node in nodes:
-        node.domain = HIDDEN
-        node.op_type += HIDDEN
-    if nodes:
-        model.opset_imports[HIDDEN] = 1
-    yield
-    for node, domain in nodes.items():
-        node.domain = domain
-        node.op_type = node.op_type.removesuffix(HIDDEN)
-    model.opset_imports.pop(HIDDEN, None)
 
 
 def _fix_shapes(model: ir.Model, shapes: Mapping[str, tuple[Range, ...]]) -> None:

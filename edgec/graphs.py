@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"}) | RECURRENT
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+HIDDEN = "edgec.hidden"  # the domain of a node that is not to be seen
 LONG = 1 << 16  # more numbers than any shape has
 EXTERNAL_FROM = 1 << 30  # bytes of weights from which a model is saved with external data
 
@@ -158,29 +160,47 @@ def replace(model: ir.Model, node: ir.Node, steps: Sequence[ir.Node], old: ir.Va
     new.name = name
 
 
-def infer_shapes(model: ir.Model) -> None:
-    """Types and shapes of all values, in place, through shape arithmetic as well.
+def infer_shapes(model: ir.Model, *, arithmetic: bool = True) -> None:
+    """Types and shapes of all values, in place, through the `arithmetic` of shapes as well.
 
     That is left out where a value of one dimension is long: onnx takes it for a shape, and keeps
     140 bytes for each of its numbers, known or not.
     """
+    arithmetic = arithmetic and not any(map(_is_long, every_value(model)))
     with stand_ins(model):
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
-        if not any(map(_is_long_vector, _values(model))):
-            ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=arithmetic)(model)
     _type_sequences(model)
 
 
-def _values(model: ir.Model) -> Iterator[ir.Value]:
-    """The values of a graph and of those within."""
-    for graph in (model.graph, *model.graph.subgraphs()):
-        yield from graph.inputs
-        yield from graph.initializers.values()
-        for node in graph:
-            yield from node.outputs
+@contextmanager
+def hidden(model: ir.Model, nodes: Iterable[ir.Node]) -> Iterator[None]:
+    """Meanwhile `nodes` are operators of which nobody knows anything."""
+    domains = {node: node.domain for node in nodes}
+    for node in domains:
+        node.domain = HIDDEN
+        node.op_type += HIDDEN
+    if domains:
+        model.opset_imports[HIDDEN] = 1
+    try:
+        yield
+    finally:
+        for node, domain in domains.items():
+            node.domain = domain
+            node.op_type = node.op_type.removesuffix(HIDDEN)
+        model.opset_imports.pop(HIDDEN, None)
 
 
-def _is_long_vector(value: ir.Value) -> bool:
+def every_value(model: ir.Model) -> Iterator[ir.Value]:
+    """Those of the graph and of the model's functions, with their subgraphs."""
+    for top in (model.graph, *(function.graph for function in model.functions.values())):
+        for graph in (top, *top.subgraphs()):
+            yield from graph.inputs
+            yield from graph.initializers.values()
+            for node in graph:
+                yield from node.outputs
+
+
+def _is_long(value: ir.Value) -> bool:
     dim = value.shape[0] if value.shape is not None and len(value.shape) == 1 else 0
     return isinstance(dim, int) and dim > LONG
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from edgec.errors import EdgecError, InputError
 from edgec.external import check_weights
+from edgec.graphs import every_value
 from edgec.kernels import Kernels, find
 from edgec.kernels.marks import op
 from edgec.kernels.reference import NOTHING, attach, every_node
@@ -72,7 +73,7 @@ def _read(path: Path) -> ir.Model:
 
 def _forget_sizes(model: ir.Model) -> None:
     """Old exporters write -1 for a dimension that varies; it gets a name of its own."""
-    for value in (*model.graph.inputs, *model.graph.outputs):
+    for value in every_value(model):
         if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
             value.shape = ir.Shape(
                 [

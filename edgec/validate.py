@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import Message
 
 from edgec.errors import EdgecError, InputError, UnsupportedError
 
@@ -19,11 +20,17 @@ LONGEST_NAME = 4096
 AGAIN = "run onnx.checker.check_model on it, and export it again"
 DAMAGED = "the file may be truncated or changed; export or copy it again"
 Body = onnx.GraphProto | onnx.FunctionProto
+CALLED: Mapping[type, str] = {
+    onnx.NodeProto: "node",
+    onnx.ValueInfoProto: "value",
+    onnx.TensorProto: "weight",
+    onnx.FunctionProto: "function",
+}
 
 
 def check_proto(path: Path, proto: onnx.ModelProto) -> None:
     """Whether names, edges and functions make a graph that can be read. Raises InputError."""
-    _check_texts(path, proto)
+    _check_texts(path, proto, "the model")
     if not proto.HasField("graph") or not (proto.graph.output or proto.graph.node):
         raise InputError(f"{path}: the graph has no outputs", hint=AGAIN)
     _check_functions(path, proto)
@@ -32,36 +39,24 @@ def check_proto(path: Path, proto: onnx.ModelProto) -> None:
         _check_body(path, function, frozenset(), f"function {brief(function.name)}")
 
 
-def _check_texts(path: Path, proto: onnx.ModelProto) -> None:
+def _check_texts(path: Path, message: Message, place: str) -> None:
     """Protobuf hands over text that is not UTF-8 as bytes, on which every stage would trip."""
-    bodies: list[Body] = [proto.graph, *proto.functions]
-    domains = [one.domain for one in proto.opset_import]
-    while bodies:
-        body = bodies.pop()
-        values = list(body.value_info)
-        if isinstance(body, onnx.GraphProto):
-            values += [*body.input, *body.output]
-            domains += [tensor.name for tensor in body.initializer]
-            for tensor in body.initializer:
-                _check_tensor(path, tensor)
-        else:
-            domains += [body.name, body.domain, *body.input, *body.output]
-        for value in values:
-            dims = [dim.dim_param for dim in value.type.tensor_type.shape.dim]
-            if not all(isinstance(text, str) for text in (value.name, *dims)):
-                raise _no_text(path, f"value {brief(value.name)}")
-        for node in body.node:
-            names = [node.name, node.op_type, node.domain, *node.input, *node.output]
-            names += [text for one in node.attribute for text in (one.name, one.ref_attr_name)]
-            if not all(isinstance(text, str) for text in names):
-                raise _no_text(path, f"node {brief(node.name)}")
-            for attribute in node.attribute:
-                for tensor in (attribute.t, *attribute.tensors):
-                    _check_tensor(path, tensor)
-            bodies += graphs_in(node)
-    for text in domains:
-        if not isinstance(text, str):
-            raise _no_text(path, brief(text))
+    kind = CALLED.get(type(message))
+    if kind is not None and (name := getattr(message, "name", "")):
+        place = f"{kind} {brief(name)}"
+    if isinstance(message, onnx.TensorProto):
+        _check_tensor(path, message)
+    for field, found in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            for text in [found] if isinstance(found, str | bytes) else found:
+                if not isinstance(text, str):
+                    raise InputError(
+                        f"{path}: {place} has a {field.name} that is not UTF-8: {brief(text)}",
+                        hint=DAMAGED,
+                    )
+        elif field.type == field.TYPE_MESSAGE:
+            for inner in [found] if isinstance(found, Message) else found:
+                _check_texts(path, inner, place)
 
 
 def _check_tensor(path: Path, tensor: onnx.TensorProto) -> None:
@@ -82,10 +77,6 @@ def _check_tensor(path: Path, tensor: onnx.TensorProto) -> None:
                 f"{path}: weight {brief(tensor.name)} is damaged: its place in a file has {told}",
                 hint=DAMAGED,
             )
-
-
-def _no_text(path: Path, what: str) -> InputError:
-    return InputError(f"{path}: {what} has a name that is not UTF-8", hint=DAMAGED)
 
 
 def _check_body(path: Path, body: Body, outer: frozenset[str], where: str) -> None:

@@ -375,7 +375,29 @@ def name_without_end() -> onnx.ModelProto:
     return made
 
 
+def slice_of_less_than_nothing() -> onnx.ModelProto:
+    """A Slice of what is declared to be -1 long; onnx ends the process."""
+    ends = [onnx.numpy_helper.from_array(np.array([n]), f"i{n}") for n in (0, 9)]
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"], "flat"),
+        helper.make_node("Slice", ["flat", "i0", "i9"], ["y"], "slice"),
+    ]
+    made = _model(nodes, ends)
+    made.graph.value_info.append(VALUE("flat", TensorProto.FLOAT, [-1, 192]))
+    return made
+
+
+def metadata_in_latin_1() -> onnx.ModelProto:
+    """A node's metadata that is not UTF-8, which no model could be written with."""
+    made = _model([helper.make_node("Relu", ["x"], ["y"], "relu")])
+    made.graph.node[0].metadata_props.add(key="nameispace", value="a")
+    data = made.SerializeToString().replace(b"nameispace", b"nam\xe5ispace"[:10])
+    return onnx.ModelProto.FromString(data)
+
+
 FOUND = [
+    slice_of_less_than_nothing,
+    metadata_in_latin_1,
     slices_from_terabytes,
     weight_filled_with_text,
     name_without_end,

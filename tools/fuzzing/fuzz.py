@@ -22,6 +22,7 @@ IN_ACCESS, IN_OPEN = 0x1, 0x20  # of inotify, see man 7 inotify
 IN_NONBLOCK = 0o4000
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "fuzz"
 WRITE = 0.3  # the share of mutants that are written out
+MOST_MEGABYTES = 2048  # the largest of the real models takes 1,200
 
 
 class Folder:
@@ -66,6 +67,8 @@ def run(folder: Folder, mutant: Mutant, seed: int) -> dict[str, Any]:
     write = (mutant.number * 7919 + seed) % 100 < WRITE * 100
     result = examine(folder.model, mutant.number, write)
     folder.clear()
+    if not result["finding"] and result["megabytes"] > MOST_MEGABYTES:
+        result.update(finding="memory", error=f"{result['megabytes']} MB by {result['stage']}")
     if folder.touched():
         result.update(finding="outside", error="the canary was opened")
     head = {"number": mutant.number, "base": mutant.base, "recipe": mutant.recipe}
