@@ -319,7 +319,8 @@ def _few_inputs(node: ir.Node, rule: OpRule) -> str:
     value = weight(node)
     if value is None or value.shape is None or len(value.shape) != 2:
         return ""
-    given = value.shape[attribute(node, "transB", 0) if node.op_type == "Gemm" else 0]
+    turned = node.op_type == "Gemm" and attribute(node, "transB", 0) != 0
+    given = value.shape[int(turned)]
     if not isinstance(given, int) or given >= rule.dynamic_inputs:
         return ""
     least = rule.dynamic_inputs

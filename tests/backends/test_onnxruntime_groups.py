@@ -14,44 +14,58 @@ import pytest
 import small
 
 from edgec.backends.onnxruntime import group_sums
+from edgec.backends.onnxruntime.audit import count
+from edgec.results import Counts
 from edgec.types import Scheme
 
 C, SIDE, STEP, ZERO = 8, 6, 0.05, 7
+OUT, CENTRE = 0.03, 90  # step and zero point of a quantized result
 GAMMA = np.array([1.5, -0.7, 0, 2, 0.3, 1, -1.2, 0.9], np.float32)
 BETA = small.normal(2, C)
 
 
-def integers(groups: int, tail: str) -> ir.Model:
+def integers(
+    groups: int, tail: str, batch: str = "n", dtype: str = "float", **more: np.ndarray
+) -> ir.Model:
     """DequantizeLinear, groups normalised, scaled and shifted per channel (a), and a tail to y."""
     grouped = (
         "r = Reshape (d, rows) i = InstanceNormalization (r, one, none) w = Reshape (i, whole)"
     )
-    text = f"""t (uint8[n,{C},{SIDE},{SIDE}] q) => (float[n,{C},{SIDE},{SIDE}] y) {{
+    text = f"""t (uint8[{batch},{C},{SIDE},{SIDE}] q) => ({dtype}[{batch},{C},{SIDE},{SIDE}] y) {{
         d = DequantizeLinear (q, s, z) {grouped} m = Mul (w, g) a = Add (m, b) {tail}
     }}"""
-    model = small.model(
-        text,
-        17,
-        s=np.float32(STEP),
-        z=np.uint8(ZERO),
-        rows=np.array([0, groups, -1]),
-        whole=np.array([-1, C, SIDE, SIDE]),
-        one=np.ones(groups, np.float32),
-        none=np.zeros(groups, np.float32),
-        g=GAMMA.reshape(C, 1, 1),
-        b=BETA.reshape(C, 1, 1),
-    )
+    weights = {
+        "s": np.float32(STEP),
+        "z": np.uint8(ZERO),
+        "rows": np.array([0, groups, -1]),
+        "whole": np.array([-1, C, SIDE, SIDE]),
+        "one": np.ones(groups, np.float32),
+        "none": np.zeros(groups, np.float32),
+        "g": GAMMA.reshape(C, 1, 1),
+        "b": BETA.reshape(C, 1, 1),
+    }
+    model = small.model(text, 17, **{**weights, **more})
     ir.passes.common.NameFixPass()(model)
     ir.passes.common.ShapeInferencePass()(model)
     return model
 
 
-def reference(q: np.ndarray, groups: int) -> np.ndarray:
+def quantized(relu: bool, groups: int = 2, batch: str = "1", **more: np.ndarray) -> ir.Model:
+    """As `integers`, with 8 bits as the result."""
+    begins, zero = ("e = Relu (a)", 0) if relu else ("", CENTRE)
+    tail = f"{begins} y = QuantizeLinear ({'e' if relu else 'a'}, t, o)"
+    grid = {"t": np.float32(OUT), "o": np.uint8(zero)}
+    return integers(groups, tail, batch, "uint8", **{**grid, **more})
+
+
+def reference(
+    q: np.ndarray, groups: int, gamma: np.ndarray = GAMMA, step: float = STEP
+) -> np.ndarray:
     """Wu and He 2018, equation 1, in float64."""
-    rows = ((q.astype(np.float64) - ZERO) * STEP).reshape(len(q), groups, -1)
+    rows = ((q.astype(np.float64) - ZERO) * step).reshape(len(q), groups, -1)
     centred = rows - rows.mean(axis=2, keepdims=True)
     unit = centred / np.sqrt((centred**2).mean(axis=2, keepdims=True) + 1e-5)
-    return unit.reshape(q.shape) * GAMMA.reshape(C, 1, 1) + BETA.reshape(C, 1, 1)
+    return unit.reshape(q.shape) * gamma.reshape(C, 1, 1) + BETA.reshape(C, 1, 1)
 
 
 def bytes_like(batch: int) -> np.ndarray:
@@ -85,6 +99,68 @@ def test_a_group_without_spread(level: int) -> None:
     applied(model)
     found = small.run(model, {"q": q})["y"]
     np.testing.assert_allclose(found, np.broadcast_to(BETA.reshape(C, 1, 1), q.shape), atol=2e-2)
+
+
+def rounded(exact: np.ndarray, relu: bool) -> np.ndarray:
+    return np.clip(np.rint(exact / OUT) + (0 if relu else CENTRE), 0, 255)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_one_sample_stays_in_8_bits(groups: int, relu: bool) -> None:
+    model, q = quantized(relu, groups), bytes_like(1)
+    ops = applied(model)
+    assert (ops["QLinearConv"], ops["QuantizeLinear"], ops["InstanceNormalization"]) == (1, 0, 0)
+    found = small.run(model, {"q": q})["y"].astype(int)
+    wrong = np.abs(found - rounded(reference(q, groups), relu))
+    assert wrong.max() <= 1
+    assert (wrong > 0).mean() < 0.02
+    assert count(model, fused=True).counts == Counts(0, 0)  # it is no layer of the model
+
+
+@pytest.mark.parametrize(
+    ("gamma", "step"),
+    [
+        (np.full(C, 1e-9, np.float32), STEP),  # nothing beside the shift
+        (np.full(C, 1e-3, np.float32), STEP),
+        (GAMMA * 100, STEP),
+        (GAMMA, 1e-6),  # epsilon is far above all that varies
+        (GAMMA, 1e4),
+    ],
+)
+def test_steps_and_biases_of_any_size(gamma: np.ndarray, step: float) -> None:
+    more = {"g": gamma.reshape(C, 1, 1), "s": np.float32(step)}
+    model, q = quantized(relu=False, groups=2, **more), bytes_like(1)
+    applied(model)
+    found = small.run(model, {"q": q})["y"].astype(int)
+    assert np.abs(found - rounded(reference(q, 2, gamma, step), False)).max() <= 1
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_one_sample_without_spread(level: int) -> None:
+    """Biases are rounded to 1/64 of a step of the input, which shows where nothing else is."""
+    model, q = quantized(relu=False), np.full((1, C, SIDE, SIDE), level, np.uint8)
+    applied(model)
+    found = small.run(model, {"q": q})["y"].astype(int)
+    wrong = np.abs(found - rounded(np.broadcast_to(BETA.reshape(C, 1, 1), q.shape), False))
+    bound = np.abs(GAMMA) * STEP / np.sqrt(1e-5) / 128 / OUT
+    assert (wrong <= bound.reshape(C, 1, 1) + 1).all()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        quantized(relu=True, batch="n"),
+        quantized(relu=True, batch="2"),
+        quantized(relu=True, o=np.uint8(3)),  # the Relu cuts off what 8 bits would hold
+        quantized(relu=False, t=np.full(C, OUT, np.float32), o=np.zeros(C, np.uint8)),
+        quantized(relu=True, s=np.full(C, STEP, np.float32), z=np.full(C, ZERO, np.uint8)),
+    ],
+    ids=["free", "two", "relu", "steps", "input steps"],
+)
+def test_what_the_convolution_cannot_say_stays_float(model: ir.Model) -> None:
+    ops = applied(model)
+    assert (ops["QLinearConv"], ops["QuantizeLinear"]) == (0, 1)
 
 
 def test_values_that_are_asked_for_stay() -> None:
@@ -123,10 +199,13 @@ WEIGHTS = {
 }
 
 
-def test_a_residual_block(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", ["n", "1"])
+def test_a_residual_block(batch: str, tmp_path: Path) -> None:
     """What runs between its convolutions, as ONNX Runtime optimises it."""
-    found = small.canonical(small.model(BLOCK, 21, **WEIGHTS))
-    feeds = [{"x": small.normal(seed, 2, 3, 16, 16)} for seed in range(4)]
+    text = BLOCK.replace("[n,", f"[{batch},")
+    found = small.canonical(small.model(text, 21, **WEIGHTS))
+    size = 1 if batch == "1" else 2
+    feeds = [{"x": small.normal(seed, size, 3, 16, 16)} for seed in range(4)]
     made, plan = engines.engine(found, "x86-vnni", feeds)
     artifact = engines.emit(made, plan, tmp_path)
     assert (artifact.optimised.int8, artifact.optimised.float) == (3, 0)
@@ -140,9 +219,11 @@ def test_a_residual_block(tmp_path: Path) -> None:
         artifact.path, options, ["CPUExecutionProvider"], disabled_optimizers=set(disabled)
     )
     ops = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
-    assert (ops["QLinearConv"], ops["QLinearAdd"], ops["FusedMatMul"]) == (3, 1, 2)
+    assert (ops["QLinearAdd"], ops["FusedMatMul"]) == (1, 2)
     # One for each group, and one for the output or the input.
-    assert (ops["DequantizeLinear"], ops["QuantizeLinear"]) == (3, 3)
+    assert ops["DequantizeLinear"] == 3
+    quantizers = {"n": (3, 3), "1": (5, 1)}  # a normalisation is a convolution, or ends in one
+    assert (ops["QLinearConv"], ops["QuantizeLinear"]) == quantizers[batch]
     assert ops["InstanceNormalization"] == 0
     before = small.run(found.model, feeds[0])["y"]
     after = engines.run(artifact, feeds[0])["y"]

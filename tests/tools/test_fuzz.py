@@ -395,7 +395,18 @@ def metadata_in_latin_1() -> onnx.ModelProto:
     return onnx.ModelProto.FromString(data)
 
 
+def flag_of_many_bits() -> onnx.ModelProto:
+    """A Gemm whose transB is neither 0 nor 1; it was taken for the number of an axis."""
+    weight = onnx.numpy_helper.from_array(np.ones([192, 192], np.float32), "w")
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"], "flat"),
+        helper.make_node("Gemm", ["flat", "w"], ["y"], "gemm", transB=1 << 62),
+    ]
+    return _model(nodes, [weight])
+
+
 FOUND = [
+    flag_of_many_bits,
     slice_of_less_than_nothing,
     metadata_in_latin_1,
     slices_from_terabytes,

@@ -2,12 +2,13 @@
 
 One case is one process, rounds are interleaved, ratios are of the same round: median and quartiles.
 The base is the InstanceNormalization form in FP32, as the TorchScript exporter writes it, on the
-same backend.
+same backend and with the same batch: free, as exported, or fixed to 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import peers_edgec
 import peers_measure
 
 BASE = "torchscript17"  # the InstanceNormalization form
 FORMS = ("dynamo21", BASE)
+BATCHES = ("free", "1")
 AIMS = {"onnxruntime": 1.8, "openvino": 2.0}
 SAMPLES, SIDE = 16, 224
 EXPORT = Path(__file__).with_name("groupnorm_export.py")
@@ -34,6 +37,18 @@ def export(python: Path, work: Path) -> None:
             partial.rename(path)
 
 
+def fix(path: Path) -> Path:
+    """The model with a batch of 1."""
+    fixed = path.with_suffix(".1.onnx")
+    if not fixed.is_file():
+        model = onnx.load(path)
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = 1
+        del model.graph.value_info[:]
+        onnx.save(model, fixed)
+    return fixed
+
+
 def samples(folder: Path) -> None:
     """Smooth noise and grain: weights are random, so pictures would say no more."""
     folder.mkdir(exist_ok=True)
@@ -44,13 +59,13 @@ def samples(folder: Path) -> None:
         np.savez(folder / f"{seed:03}.npz", image=(coarse + grain).astype(np.float32))
 
 
-def build(form: str, backend: str, work: Path) -> Path:
-    """The bundle of one form for one backend; limits on accuracy are off: weights are random."""
-    path = work / f"{form}.{backend}.edgec"
-    options = ["--backend", backend, "--max-error", "none", "--no-measure"]
+def build(form: str, backend: str, batch: str, path: Path) -> None:
+    """A bundle of one form for one backend; limits on accuracy are off: weights are random."""
+    work, options = path.parent, ["--backend", backend, "--max-error", "none", "--no-measure"]
+    if batch != "free":
+        options += ["--shape", f"image={batch}x3x{SIDE}x{SIDE}"]
     command = peers_edgec.command(work / f"{form}.onnx", work / "samples", path, options)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return path
 
 
 def counts(bundle: Path) -> str:
@@ -77,28 +92,28 @@ def main() -> int:
     common: dict[str, Any] = {"settings": {}, "threads": arguments.threads, "outputs": ["logits"]}
     cases: dict[str, dict[str, Any]] = {}
     bundles: dict[str, Path] = {}
-    for backend in AIMS:
-        source = {"path": str(work / f"{BASE}.onnx"), "runtime": backend}
-        if backend == "openvino":
-            source["settings"] = {"INFERENCE_PRECISION_HINT": "f32"}
-        cases[f"FP32 on {backend}"] = {**common, **source}
+    for backend, batch in itertools.product(AIMS, BATCHES):
+        source = work / f"{BASE}.onnx"
+        path = source if batch == "free" else fix(source)
+        settings = {"INFERENCE_PRECISION_HINT": "f32"} if backend == "openvino" else {}
+        base = {"path": str(path), "runtime": backend, "settings": settings}
+        cases[f"FP32 on {backend}, batch {batch}"] = {**common, **base}
         for form in FORMS:
-            bundle = work / f"{form}.{backend}.edgec"
+            bundle = work / f"{form}.{backend}.{batch}.edgec"
             if not (arguments.keep and bundle.is_file()):
-                bundle = build(form, backend, work)
-            name = f"INT8 on {backend}, from {form}"
+                build(form, backend, batch, bundle)
+            name = f"INT8 on {backend}, batch {batch}, from {form}"
             bundles[name] = bundle
             cases[name] = {**common, "path": str(bundle), "runtime": "edgec"}
-    base = "FP32 on onnxruntime"
     found, problems = peers_measure.measure(
-        cases, base, work / "samples" / "000.npz", arguments.rounds
+        cases, next(iter(cases)), work / "samples" / "000.npz", arguments.rounds
     )
     print("| case | ms | times FP32 on the same backend | INT8 of all Conv, Gemm | SQNR dB |")
     print("|---" * 5 + "|")
     missed = bool(problems)
     for name, one in found.items():
-        backend = name.split(" on ")[1].split(",")[0]
-        own = found[f"FP32 on {backend}"]
+        backend, batch = name.split(" on ")[1].split(", ")[:2]
+        own = found[f"FP32 on {backend}, {batch}"]
         ratio = peers_measure.speed(one.medians, own.medians, one.run_mb)
         cells = counts(bundles[name]) if name in bundles else "- | -"
         told = f"{ratio.ratio:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"

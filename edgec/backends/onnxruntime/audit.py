@@ -130,6 +130,8 @@ def count(model: ir.Model, *, fused: bool, known: Names = frozenset()) -> Found:
     for index, node in enumerate(model.graph):
         name = node.name or f"#{index}"
         name = (_original(name, known) if fused else name).removesuffix("/integer")
+        if node.op_type == "QLinearConv" and not is_constant(node.inputs[4]):
+            continue  # with computed steps: a normalisation (see `group_sums`)
         if node.op_type in INT8_OPS:
             int8.add(name)
         elif node.op_type in FLOAT_OPS and len(node.inputs) > 1:
