@@ -28,9 +28,7 @@ def unable(node: ir.Node, runtime: Runtime) -> str:
     missing = _missing(node, runtime)
     if missing and not _expands(node, runtime):
         return missing
-    if node.domain not in expand.STANDARD:
-        return ""
-    if not missing:
+    if node.domain in expand.STANDARD and not missing:
         rule = runtime.ops.get(node.op_type)
         if rule is not None and (broken := _breaks(node, rule.limits)):
             return f"{broken}, and {runtime.name} takes {rule.note} ({_told(rule)})"
@@ -53,8 +51,9 @@ def written_out(node: ir.Node, runtime: Runtime) -> str:
 
 def known_bug(node: ir.Node, runtime: Runtime) -> Bug | None:
     """The first known bug of a runtime that a node meets."""
+    full = node.op_type if node.domain in expand.STANDARD else f"{node.domain}.{node.op_type}"
     for bug in runtime.bugs:
-        if bug.op_type == node.op_type and node.domain in expand.STANDARD:
+        if bug.op_type == full:
             values = (_attribute(node, key) for key in bug.attributes)
             wanted = bug.attributes.values()
             if all(v in listed for v, listed in zip(values, wanted, strict=True)):

@@ -17,11 +17,14 @@ import onnx_ir as ir
 
 from edgec.body import alone, splice
 from edgec.graphs import attribute
-from edgec.rules import multi_head_attention
+from edgec.rules import multi_head_attention, rotary_embedding
 
 STANDARD = ("", "ai.onnx")
 # ONNX Runtime's own, by the rules that undo them.
-FUSED = {"MultiHeadAttention": multi_head_attention.apply}
+FUSED = {
+    "MultiHeadAttention": multi_head_attention.apply,
+    "RotaryEmbedding": rotary_embedding.apply,
+}
 MICROSOFT = "com.microsoft"
 KEPT = frozenset({"DynamicQuantizeLinear"})  # its body is no way to quantize where it is missing
 EPSILON = 1e-5

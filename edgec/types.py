@@ -461,8 +461,8 @@ class Substitute:
 class Bug:
     """A known bug of a runtime in one op, where its attributes are as told.
 
-    `detour`: "expand" writes the op out in simpler ones; "half" computes it in float16; "avoid"
-    runs it elsewhere.
+    `op_type`: after its domain and a dot, where that is not ONNX's own; `detour`: "expand" writes
+    the op out in simpler ones; "half" computes it in float16; "avoid" runs it elsewhere.
     """
 
     name: str

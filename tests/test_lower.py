@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx.backend.test.case.node as node_cases
 import onnx_ir as ir
+import openvino
 import pytest
 import small
 
@@ -110,6 +112,31 @@ def test_queries_that_are_keys_and_values_too() -> None:
     assert {node.domain for node in written.graph} == {""}
     before, after = small.run(made, feeds)["y"], small.run(written, feeds)["y"]
     np.testing.assert_allclose(after, before, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("places", ["int64[n,5] p", "int64[1] p"])
+def test_what_openvino_turns_wrongly(places: str, tmp_path: Path) -> None:
+    """OpenVINO computes ONNX Runtime's RotaryEmbedding wrongly for a part of a head."""
+    made = small.model(
+        f"""g (float[n,5,24] x, {places}) => (float[n,5,24] y) {{
+              y = com.microsoft.RotaryEmbedding <num_heads = 2, rotary_embedding_dim = 8>
+                (x, p, c, s)
+            }}""",
+        17,
+        ', "com.microsoft": 1',
+        c=small.normal(1, 16, 4),
+        s=small.normal(2, 16, 4),
+    )
+    feeds = {"x": small.normal(0, 2, 5, 24)}
+    feeds["p"] = np.int64([[4, 3, 2, 1, 0], [11, 15, 0, 7, 7]] if "[n" in places else [9])
+    found = small.canonical(made).model
+    assert "RotaryEmbedding" in small.ops(lower(found.clone(), small.runtime("x86-vnni")))
+    written = lower(found, small.runtime("x86-vnni", "openvino"))
+    path = small.save(written, tmp_path / "written.onnx")
+    core = openvino.Core()
+    compiled = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    after = compiled(feeds)["y"]
+    np.testing.assert_allclose(after, small.run(made, feeds)["y"], rtol=0, atol=2e-6)
 
 
 def test_a_floored_remainder_of_floats_stays() -> None:

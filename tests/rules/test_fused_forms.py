@@ -19,6 +19,7 @@ from edgec.rules import (
     fused_products,
     multi_head_attention,
     packed_attention,
+    rotary_embedding,
     skip_layer_norm,
 )
 
@@ -343,3 +344,46 @@ def test_multi_head_attention_of_other_forms_stays(form: str) -> None:
             }}"""
     )
     assert multi_head_attention.apply(equal.named(made)) == 0
+
+
+@pytest.mark.parametrize("places", ["int64[n,5] p", "int64[1] p"])
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize(
+    ("shape", "attributes", "half"),
+    [
+        ("n,5,24", "", 4),  # as many heads as fit
+        ("n,5,24", ", num_heads = 2", 6),
+        ("n,5,24", ", num_heads = 2, rotary_embedding_dim = 8", 4),
+        ("n,3,5,8", "", 4),
+        ("n,3,5,8", ", num_heads = 3, rotary_embedding_dim = 4", 2),
+    ],
+)
+def test_rotary_embedding(
+    shape: str, attributes: str, half: int, interleaved: int, places: str
+) -> None:
+    """Against ONNX Runtime's own kernel."""
+    made = model(
+        f"""g (float[{shape}] x, {places}) => (float[{shape}] y) {{
+              y = com.microsoft.RotaryEmbedding <interleaved = {interleaved}{attributes}>
+                (x, p, c, s)
+            }}""",
+        c=small.normal(1, 16, half),
+        s=small.normal(2, 16, half),
+    )
+    sizes = [2, *(int(size) for size in shape.split(",")[1:])]
+    given = np.int64([[4, 3, 2, 1, 0], [11, 15, 0, 7, 7]] if "[n" in places else [9])
+    feeds = {"x": small.normal(0, *sizes), "p": given}
+    equal.prove(made, rotary_embedding, feeds, tolerance=TOLERANCE)
+    assert {node.domain for node in made.graph} == {""}
+
+
+@pytest.mark.parametrize("attributes", ["is_packed_batching = 1", "scale = 2.0", "num_heads = 5"])
+def test_rotary_embedding_of_other_forms_stays(attributes: str) -> None:
+    made = model(
+        f"""g (float[n,5,24] x, int64[n,5] p) => (float[n,5,24] y) {{
+              y = com.microsoft.RotaryEmbedding <{attributes}> (x, p, c, s)
+            }}""",
+        c=small.normal(1, 16, 4),
+        s=small.normal(2, 16, 4),
+    )
+    assert rotary_embedding.apply(equal.named(made)) == 0
