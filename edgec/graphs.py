@@ -21,6 +21,8 @@ RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"}) | RECURRENT
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 HIDDEN = "edgec.hidden"  # the domain of a node that is not to be seen
+# Of these, onnx 1.23's inference ends the process where it knows no type of their input.
+CRASHES = frozenset({"EyeLike", "LabelEncoder", "RegexFullMatch", "TreeEnsemble"})
 LONG = 1 << 16  # more numbers than any shape has
 EXTERNAL_FROM = 1 << 30  # bytes of weights from which a model is saved with external data
 
@@ -167,9 +169,17 @@ def infer_shapes(model: ir.Model, *, arithmetic: bool = True) -> None:
     140 bytes for each of its numbers, known or not.
     """
     arithmetic = arithmetic and not any(map(_is_long, every_value(model)))
-    with stand_ins(model):
+    pending = [node for node in model.graph.all_nodes() if node.op_type in CRASHES]
+    pending = [node for node in pending if _untyped(node)]
+    with stand_ins(model), hidden(model, pending):
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=arithmetic)(model)
     _type_sequences(model)
+    if not all(map(_untyped, pending)):
+        infer_shapes(model, arithmetic=arithmetic)
+
+
+def _untyped(node: ir.Node) -> bool:
+    return bool(node.inputs) and node.inputs[0] is not None and node.inputs[0].type is None
 
 
 @contextmanager
