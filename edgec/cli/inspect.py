@@ -76,6 +76,7 @@ def command(
     from edgec.inspection import inspect
     from edgec.kernels import find
     from edgec.load import load
+    from edgec.outputs import check_new_folder
     from edgec.policy import load_policy
     from edgec.target import load_target
 
@@ -84,6 +85,8 @@ def command(
             "--save-node writes what a target cannot run, and there is no target",
             hint="give --target, with host for this machine",
         )
+    if save_node is not None:
+        check_new_folder(save_node)
     found_target = None if target is None else load_target(target, stack)
     wishes, graph = load_policy(policy), load(model, find(kernels))
     found = inspect(graph, parse_shapes(shapes), found_target, policy=wishes, ask=ask)

@@ -26,6 +26,7 @@ def main(
     """
     options = _parser(bundle, program).parse_args(arguments)
     try:
+        _check_json(options.json)
         result: Dict[str, Any] = options.verb(options)
         missed = result.pop("_missed", None)
         _write_json(options.json, result)
@@ -259,6 +260,14 @@ def _tell_plan(options: argparse.Namespace, engine: Dict[str, Any]) -> None:
 
 def _tell(options: argparse.Namespace, line: str) -> None:
     print(line, file=sys.stderr if options.json == "-" else sys.stdout)
+
+
+def _check_json(target: Optional[str]) -> None:
+    """Raises InputError before the work where what comes of it could not be written."""
+    if target not in (None, "-"):
+        from edgec.runtime.npz import check_writable
+
+        check_writable(Path(str(target)))
 
 
 def _write_json(target: Optional[str], result: Dict[str, Any]) -> None:

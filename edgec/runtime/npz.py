@@ -141,6 +141,18 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.unlink(temporary)
             raise
     except OSError as error:
-        message = "cannot write {}: {}".format(path, error.strerror or error)
-        hint = "Choose a folder that exists, is writable and has room."
-        raise InputError(message, hint=hint) from error
+        raise _unwritable(path, error) from error
+
+
+def check_writable(path: Path) -> None:
+    """Raises InputError where `write_bytes` would, but for a disk that is full by then."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=str(path.parent), prefix="." + path.name + "."):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    message = "cannot write {}: {}".format(path, error.strerror or error)
+    return InputError(message, hint="Choose a folder that exists, is writable and has room.")

@@ -168,6 +168,16 @@ def test_saving_nodes_needs_a_target(tmp_path: Path) -> None:
     assert not (tmp_path / "nodes").exists()
 
 
+@pytest.mark.parametrize("place", ["taken", "taken/nodes"])
+def test_saving_nodes_where_no_folder_can_be(place: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("kept")
+    done = run(
+        "inspect", graphs.path("mlp"), "--target", "generic", "--save-node", tmp_path / place
+    )
+    refused(done, 3, "taken is no folder that can be written to", "choose another")
+    assert done.stdout == ""
+
+
 @pytest.mark.parametrize("name", ["cyclic", "truncated", "external_escape"])
 def test_a_bad_graph_is_refused(name: str) -> None:
     refused(run("inspect", graphs.HOSTILE / f"{name}.onnx"), 3, name)

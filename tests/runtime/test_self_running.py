@@ -154,6 +154,9 @@ def test_errors(device: dict[str, str], bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "nowhere" / "out.npz"
     unwritable = python(device, bundle, "run", "--golden", "--outputs", out)
     assert "cannot write" in failed(unwritable, 3)
+    early = python(device, bundle, "bench", "--json", tmp_path / "nowhere" / "page.json")
+    assert "cannot write" in failed(early, 3)
+    assert "ms" not in early.stdout  # nothing was measured for nothing
     against = python(device, bundle, "bench", "--against", tmp_path / "no.onnx")
     assert "no.onnx does not exist" in failed(against, 3)
     assert python(device, bundle).returncode == 2
