@@ -94,6 +94,27 @@ def test_a_split_into_another_number_of_pieces(tmp_path: Path) -> None:
         load(path)
 
 
+def test_an_attribute_of_more_than_32_bits(tmp_path: Path) -> None:
+    """ONNX's shape inference takes the last 32 of them, and ends the process."""
+    made = small.model(
+        f"""g (float[6] x) => (float[6] y) {{
+              [norm] y = LayerNormalization <axis = {2**31}> (x, w) }}""",
+        w=np.ones(6, np.float32),
+    )
+    path = small.save(made, tmp_path / "m.onnx")
+    with pytest.raises(
+        InputError, match=r"node 'norm' \(LayerNormalization\): its attribute axis is 2147483648"
+    ):
+        load(path)
+
+
+def test_a_constant_of_more_than_32_bits(tmp_path: Path) -> None:
+    made = small.model(
+        f"g (int64[6] x) => (int64[6] y) {{ k = Constant <value_int = {2**40}> () y = Add (x, k) }}"
+    )
+    assert load(small.save(made, tmp_path / "m.onnx")).model.graph.num_nodes() == 2
+
+
 def test_shapes_that_do_not_fit_are_refused_by_the_build(tmp_path: Path) -> None:
     job = Job(
         graphs.HOSTILE / "wrong_shapes.onnx",

@@ -400,7 +400,7 @@ def flag_of_many_bits() -> onnx.ModelProto:
     weight = onnx.numpy_helper.from_array(np.ones([192, 192], np.float32), "w")
     nodes = [
         helper.make_node("Flatten", ["x"], ["flat"], "flat"),
-        helper.make_node("Gemm", ["flat", "w"], ["y"], "gemm", transB=1 << 62),
+        helper.make_node("Gemm", ["flat", "w"], ["y"], "gemm", transB=64),
     ]
     return _model(nodes, [weight])
 
