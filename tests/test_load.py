@@ -108,6 +108,15 @@ def test_an_attribute_of_more_than_32_bits(tmp_path: Path) -> None:
         load(path)
 
 
+def test_a_negative_number_of_batch_dimensions(tmp_path: Path) -> None:
+    """ONNX's shape inference reads so far before a shape."""
+    made = small.model(
+        "g (float[2,3] x, int64[2,1] i) => (y) { y = GatherND <batch_dims = -65> (x, i) }"
+    )
+    with pytest.raises(InputError, match="its attribute batch_dims is -65"):
+        load(small.save(made, tmp_path / "m.onnx"))
+
+
 def test_a_constant_of_more_than_32_bits(tmp_path: Path) -> None:
     made = small.model(
         f"g (int64[6] x) => (int64[6] y) {{ k = Constant <value_int = {2**40}> () y = Add (x, k) }}"
