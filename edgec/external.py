@@ -31,6 +31,33 @@ def check_weights(path: Path, model: ir.Model) -> list[Path]:
     return sorted(files)
 
 
+def embed(model: ir.Model) -> None:
+    """Map external tensors of nodes and of inner graphs as arrays, once they are checked.
+
+    They pass through protobuf with their node, which forgets the folder: what reads them then would
+    look in the working directory.
+    """
+    for body in (model.graph, *(function.graph for function in model.functions.values())):
+        for graph in body.subgraphs():
+            for value in graph.initializers.values():
+                if value.const_value is not None:
+                    value.const_value = _mapped(value.const_value)
+        for node in ir.traversal.RecursiveGraphIterator(body):
+            for name, one in list(node.attributes.items()):
+                if one.is_ref() or one.value is None:
+                    continue
+                if one.type == ir.AttributeType.TENSOR:
+                    node.attributes[name] = ir.AttrTensor(name, _mapped(one.value))
+                elif one.type == ir.AttributeType.TENSORS:
+                    node.attributes[name] = ir.AttrTensors(name, [*map(_mapped, one.value)])
+
+
+def _mapped(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+
+
 def _check_embedded(path: Path, name: str, tensor: ir.TensorProtocol) -> None:
     """A weight in the file itself has as many bytes as its shape says."""
     try:

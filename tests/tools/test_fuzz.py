@@ -417,7 +417,33 @@ def shape_of_an_unknown_type() -> onnx.ModelProto:
     return made
 
 
+def branch_with_data_beside_it() -> onnx.ModelProto:
+    """A Constant in a branch whose data lie beside the model; it was read from where edgec ran."""
+
+    def branch(name: str) -> onnx.GraphProto:
+        held = TensorProto(name="k", data_type=TensorProto.FLOAT, dims=[8])
+        held.data_location = TensorProto.EXTERNAL
+        held.external_data.add(key="location", value="w.bin")
+        nodes = [
+            helper.make_node("Constant", [], [f"{name}_k"], f"{name}_constant", value=held),
+            helper.make_node("Add", ["x", f"{name}_k"], [name], f"{name}_add"),
+        ]
+        return helper.make_graph(nodes, name, [], [VALUE(name, TensorProto.FLOAT, None)])
+
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], "most", keepdims=0),
+        helper.make_node("Cast", ["most"], ["any"], "cast", to=TensorProto.BOOL),
+        helper.make_node(
+            "If", ["any"], ["y"], "if", then_branch=branch("t"), else_branch=branch("e")
+        ),
+    ]
+    made = _model(nodes)
+    made.opset_import[0].version = 16  # lifted by a converter that knows protobuf alone
+    return made
+
+
 FOUND = [
+    branch_with_data_beside_it,
     shape_of_an_unknown_type,
     flag_of_many_bits,
     slice_of_less_than_nothing,
