@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import small
 
-from edgec.backends.onnxruntime import group_sums
+from edgec.backends.onnxruntime import FREE, group_sums
 from edgec.backends.onnxruntime.audit import count
 from edgec.results import Counts
 from edgec.types import Scheme
@@ -76,8 +76,8 @@ def bytes_like(batch: int) -> np.ndarray:
 
 
 def applied(model: ir.Model, kept: tuple[str, ...] = ()) -> Counter[str]:
-    assert group_sums.apply(model, kept) == 1
-    assert group_sums.apply(model, kept) == 0
+    assert group_sums.apply(model, kept)[0] == 1
+    assert group_sums.apply(model, kept) == (0, 0)
     return Counter(node.op_type for node in model.graph)
 
 
@@ -164,7 +164,7 @@ def test_what_the_convolution_cannot_say_stays_float(model: ir.Model) -> None:
 
 
 def test_values_that_are_asked_for_stay() -> None:
-    assert group_sums.apply(integers(2, "y = Identity (a)"), {"r"}) == 0
+    assert group_sums.apply(integers(2, "y = Identity (a)"), {"r"}) == (0, 0)
     model, q = integers(2, "y = Identity (a)"), bytes_like(1)
     assert applied(model, ("w",))["Mul"] == 5  # the scale and the shift stay behind it
     found = small.run(small.exposed(model, ["w", "a"]), {"q": q})
@@ -180,7 +180,10 @@ def test_float_is_left_alone() -> None:
     }"""
     weights = {"one": np.ones(2, np.float32), "none": np.zeros(2, np.float32)}
     shapes = {"rows": np.array([0, 2, -1]), "whole": np.array([-1, 8, 6, 6])}
-    assert group_sums.apply(small.canonical(small.model(text, **weights, **shapes)).model, ()) == 0
+    assert group_sums.apply(small.canonical(small.model(text, **weights, **shapes)).model, ()) == (
+        0,
+        0,
+    )
 
 
 BLOCK = """g (float[n,3,16,16] x) => (float[n,16,16,16] y) {
@@ -210,6 +213,8 @@ def test_a_residual_block(batch: str, tmp_path: Path) -> None:
     artifact = engines.emit(made, plan, tmp_path)
     assert (artifact.optimised.int8, artifact.optimised.float) == (3, 0)
     assert not artifact.misplaced
+    told = [note for note in artifact.notes if note.endswith(FREE)]
+    assert told == ([f"{artifact.engine}: 2 {FREE}"] if batch == "n" else [])
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")

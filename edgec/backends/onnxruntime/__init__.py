@@ -25,6 +25,7 @@ from edgec.types import Decision, Part, Scheme
 
 # DequantizeLinear of weights is folded when the engine is opened, and stays where it is otherwise.
 NATIVE = "holds native kernels of custom ops, which edgec run and load ask leave for: --native-code"
+FREE = "normalisations compute in float and would in 8 bits with a batch of 1: fix it by --shape"
 UNPACK = {"session.disable_quant_qdq": "1"}
 
 
@@ -35,10 +36,10 @@ class Backend:
         self, engine: Engine, decisions: Mapping[str, Decision], into: Path, threads: int
     ) -> Artifact:
         """See `backends.Backend`."""
-        summed = 0
+        summed = free = 0
         if engine.runtime.group_sums:
             model = engine.model.clone()
-            summed = group_sums.apply(model, _between_parts(engine, decisions))
+            summed, free = group_sums.apply(model, _between_parts(engine, decisions))
             engine = replace(engine, model=model)
         chosen, wishes = form(engine.runtime.settings)
         if chosen == "onnx" and engine.runtime.unpack_weights and _only_weights(engine.model):
@@ -85,6 +86,7 @@ class Backend:
                 *notes,
                 *_remarks(engine.name, optimised, path, settings),
                 *([f"{engine.name} {NATIVE}"] if libraries else []),
+                *([f"{engine.name}: {free} {FREE}"] if free else []),
             ),
             side_files=side_files,
         )

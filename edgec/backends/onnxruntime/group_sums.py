@@ -44,8 +44,8 @@ QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 class Normalised:
     """`out` = I(x) s' + b', both [N, C, ...] with the sizes [C, ...]; s and b: [C], float64.
 
-    `maker`: what dequantizes x; `quantizer`: what makes 8 bits of `out` at a batch of 1, if that
-    is all that reads it.
+    `maker`: what dequantizes x; `quantizer`: what makes 8 bits of `out`, if that is all that reads
+    it; `batch`: N, 0 where it is not known.
     """
 
     maker: ir.Node
@@ -56,12 +56,16 @@ class Normalised:
     bias: np.ndarray
     epsilon: float
     quantizer: ir.Node | None
+    batch: int
 
 
-def apply(model: ir.Model, kept: Collection[str]) -> int:
-    """Replace such normalisations; returns how many. `kept`: names of values that must stay."""
+def apply(model: ir.Model, kept: Collection[str]) -> tuple[int, int]:
+    """Replace such normalisations. `kept`: names of values that must stay.
+
+    Returns how many, and how many of them are float only because the batch is free.
+    """
     if opset(model) < OPSET:
-        return 0
+        return 0, 0
     nodes = [node for node in model.graph if node.op_type == "InstanceNormalization"]
     found = [one for node in nodes if (one := _match(node, kept)) is not None]
     for one in found:
@@ -69,7 +73,7 @@ def apply(model: ir.Model, kept: Collection[str]) -> int:
     if found:
         model.opset_imports.setdefault(DOMAIN, 1)
         common.RemoveUnusedNodesPass()(model)
-    return len(found)
+    return len(found), sum(one.quantizer is not None and one.batch == 0 for one in found)
 
 
 def forget_shapes(model: ir.Model) -> None:
@@ -108,17 +112,18 @@ def _match(node: ir.Node, kept: Collection[str]) -> Normalised | None:
         if step is None:
             break
         scale, bias, out = scale * step[0], bias * step[0] + step[1], after.outputs[0]
-    quantizer = _quantizer(maker, out, kept)
-    return Normalised(maker, out, sizes, gamma.size, scale, bias, epsilon, quantizer)
+    quantizer, batch = _quantizer(maker, out, kept), out.shape[0] if out.shape is not None else 0
+    known = batch if isinstance(batch, int) else 0
+    return Normalised(maker, out, sizes, gamma.size, scale, bias, epsilon, quantizer, known)
 
 
 def _quantizer(maker: ir.Node, out: ir.Value, kept: Collection[str]) -> ir.Node | None:
-    """What quantizes `out`, of one sample, to the type that `maker` dequantizes, past a Relu."""
+    """What quantizes `out` to the type that `maker` dequantizes, past a Relu."""
     after = _reader(out, kept)
     clips = after is not None and after.op_type == "Relu"
     if after is not None and clips:
         after = _reader(after.outputs[0], kept)
-    if after is None or after.op_type != QUANTIZE or out.shape is None or out.shape[0] != 1:
+    if after is None or after.op_type != QUANTIZE:
         return None
     before, behind = _grid(maker), _grid(after)
     if before is None or behind is None or before[1].dtype != behind[1].dtype:
@@ -198,7 +203,8 @@ def _affine(
 
 
 def _replace(model: ir.Model, one: Normalised) -> None:
-    last = one.quantizer or one.out.producer()
+    quantizer = one.quantizer if one.batch == 1 else None
+    last = quantizer or one.out.producer()
     assert last is not None
     steps = Steps(model, last, NAME)
     groups, channels = one.groups, one.sizes[0]
@@ -216,8 +222,8 @@ def _replace(model: ir.Model, one: Normalised) -> None:
     spread = steps.add("Sub", [squares, steps.add("Mul", [total, mean])])
     least = steps.scalar("n*eps", count * one.epsilon, ir.DataType.FLOAT)
     root = steps.add("Sqrt", [steps.add("Add", [steps.add("Relu", [spread]), least])])
-    if one.quantizer is not None:
-        steps.put(last, [_convolved(steps, one, one.quantizer, mean, root, vector)])
+    if quantizer is not None:
+        steps.put(last, [_convolved(steps, one, quantizer, mean, root, vector)])
         return
     scale = steps.add("Div", [vector("s", one.scale * np.sqrt(count)), root])
     bias = steps.add("Sub", [vector("b", one.bias), steps.add("Mul", [mean, scale])])
