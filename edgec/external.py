@@ -32,13 +32,9 @@ def check_weights(path: Path, model: ir.Model) -> list[Path]:
 
 
 def embed(model: ir.Model) -> None:
-    """Map external tensors of nodes and of inner graphs as arrays, once they are checked.
-
-    They pass through protobuf with their node, which forgets the folder: what reads them then would
-    look in the working directory.
-    """
+    """Map external tensors as arrays, so that a file that is written does not refer to theirs."""
     for body in (model.graph, *(function.graph for function in model.functions.values())):
-        for graph in body.subgraphs():
+        for graph in (body, *body.subgraphs()):
             for value in graph.initializers.values():
                 if value.const_value is not None:
                     value.const_value = _mapped(value.const_value)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from edgec import single_file
+from edgec.external import embed
 from edgec.kernels.marks import references
 from edgec.kernels.reference import write_out
 from edgec.stand_ins import stand_ins
@@ -21,9 +22,8 @@ RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"}) | RECURRENT
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 HIDDEN = "edgec.hidden"  # the domain of a node that is not to be seen
-# Of these, onnx 1.23's inference ends the process where it knows no type of their input.
-CRASHES = frozenset({"EyeLike", "LabelEncoder", "RegexFullMatch", "TreeEnsemble"})
 LONG = 1 << 16  # more numbers than any shape has
+MOST_NUMBERS = 1 << 21  # of long vectors, in all
 EXTERNAL_FROM = 1 << 30  # bytes of weights from which a model is saved with external data
 
 
@@ -165,27 +165,19 @@ def replace(model: ir.Model, node: ir.Node, steps: Sequence[ir.Node], old: ir.Va
 def infer_shapes(model: ir.Model, *, arithmetic: bool = True) -> None:
     """Types and shapes of all values, in place, through the `arithmetic` of shapes as well.
 
-    That is left out where a value of one dimension is long: onnx takes it for a shape, and keeps
-    140 bytes for each of its numbers, known or not.
+    That is left out where values of one dimension are long: onnx takes them for shapes, and keeps
+    150 bytes for each of their numbers, known or not.
     """
-    arithmetic = arithmetic and not any(map(_is_long, every_value(model)))
-    pending = [node for node in model.graph.all_nodes() if node.op_type in CRASHES]
-    pending = [node for node in pending if _untyped(node)]
-    with stand_ins(model), hidden(model, pending):
+    arithmetic = arithmetic and sum(map(length, every_value(model))) <= MOST_NUMBERS
+    with stand_ins(model):
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=arithmetic)(model)
     _type_sequences(model)
-    if not all(map(_untyped, pending)):
-        infer_shapes(model, arithmetic=arithmetic)
-
-
-def _untyped(node: ir.Node) -> bool:
-    return bool(node.inputs) and node.inputs[0] is not None and node.inputs[0].type is None
 
 
 @contextmanager
 def hidden(model: ir.Model, nodes: Iterable[ir.Node]) -> Iterator[None]:
     """Meanwhile `nodes` are operators of which nobody knows anything."""
-    domains = {node: node.domain for node in nodes}
+    domains, nested = {node: node.domain for node in nodes}, HIDDEN in model.opset_imports
     for node in domains:
         node.domain = HIDDEN
         node.op_type += HIDDEN
@@ -197,7 +189,8 @@ def hidden(model: ir.Model, nodes: Iterable[ir.Node]) -> Iterator[None]:
         for node, domain in domains.items():
             node.domain = domain
             node.op_type = node.op_type.removesuffix(HIDDEN)
-        model.opset_imports.pop(HIDDEN, None)
+        if not nested:
+            model.opset_imports.pop(HIDDEN, None)
 
 
 def every_value(model: ir.Model) -> Iterator[ir.Value]:
@@ -210,9 +203,10 @@ def every_value(model: ir.Model) -> Iterator[ir.Value]:
                 yield from node.outputs
 
 
-def _is_long(value: ir.Value) -> bool:
+def length(value: ir.Value) -> int:
+    """How many numbers a vector has that is longer than any shape; else 0."""
     dim = value.shape[0] if value.shape is not None and len(value.shape) == 1 else 0
-    return isinstance(dim, int) and dim > LONG
+    return dim if isinstance(dim, int) and dim > LONG else 0
 
 
 def _type_sequences(model: ir.Model) -> None:
@@ -290,6 +284,7 @@ def save(model: ir.Model, path: Path, *, external: bool = False) -> list[Path]:
     if total < EXTERNAL_FROM and not external:
         single_file.write(model, path)
         return [path]
+    embed(model)
     data = path.with_name(path.name + ".data")
     ir.save(model, path, external_data=data.name)
     return [path, data]

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from edgec.errors import EdgecError, InputError
-from edgec.external import check_weights, embed
+from edgec.external import check_weights
 from edgec.graphs import every_value
 from edgec.kernels import Kernels, find
 from edgec.kernels.marks import op
@@ -45,7 +45,6 @@ def load(path: Path, kernels: Kernels | None = None, stay: Mapping[str, bool] = 
     custom = frozenset(op(node) for node in every_node(model) if op(node))
     check_model(path, model)
     data = check_weights(path, model)
-    embed(model)
     digest = cache(partial(_hash, (path, *data)))  # a calibration needs none
     total = size + sum(os.stat(file).st_size for file in data)
     return Graph(model=model, source=path.name, digest=digest, bytes=total, custom_ops=custom)

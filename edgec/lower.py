@@ -13,10 +13,10 @@ import onnx
 import onnx_ir as ir
 from onnx import helper
 from onnx_ir.passes import common
-from onnxscript import version_converter
 
 from edgec.able import picky, written_out
 from edgec.canonicalise import rewrite
+from edgec.convert import convert
 from edgec.errors import UnsupportedError
 from edgec.expand import expand
 from edgec.graphs import opset
@@ -87,7 +87,7 @@ def _sink(model: ir.Model, runtime: Runtime) -> int:
         return 0
     stuck = sink(model, runtime.max_opset)
     if stuck and before > runtime.tolerates:
-        version_converter.convert_version(model, runtime.max_opset, fallback=True)
+        convert(model, runtime.max_opset)
     if opset(model) > max(runtime.max_opset, runtime.tolerates):
         raise UnsupportedError(
             f"the model's opset {before} is newer than {runtime.name} accepts "

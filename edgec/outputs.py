@@ -29,7 +29,7 @@ def check_folder(path: Path) -> None:
 
 def check_new_folder(folder: Path) -> None:
     """Raises InputError where files cannot be written to `folder`, made with all above it."""
-    nearest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    nearest = next(one for one in (folder, *folder.absolute().parents) if os.path.exists(one))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(
             f"{folder}: {nearest} is no folder that can be written to", hint="choose another folder"

@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgec.errors import InternalError
+from edgec.external import embed
 
 LARGE = 4096  # bytes of a weight from which it is written by itself
 GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9  # of ModelProto, GraphProto, TensorProto
@@ -27,7 +28,7 @@ def write(model: ir.Model, path: Path) -> None:
 
     Weights in other files are mapped from there, and become arrays of the model.
     """
-    _embed(model)
+    embed(model)
     large = {
         str(value.name): value.const_value
         for value in model.graph.initializers.values()
@@ -61,15 +62,6 @@ def write(model: ir.Model, path: Path) -> None:
             if array.nbytes != tensor.nbytes:
                 raise InternalError(f"weight {name} has another size than it says")
             stream.write(array.reshape(-1).view(np.uint8).data)
-
-
-def _embed(model: ir.Model) -> None:
-    """Bring external tensors into memory-mapped arrays, so that none stays a reference."""
-    for graph in (model.graph, *model.graph.subgraphs()):
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor):
-                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def _plain(tensor: ir.TensorProtocol) -> bool:

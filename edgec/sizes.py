@@ -1,43 +1,105 @@
-"""What is known of sizes before any rewrite, and whether they can be worked with.
+"""Whether onnx's inference of types and shapes survives a model, asked of a process that may die.
 
-ONNX's inference ends the process where a Slice takes from a dimension that is negative, which is
-what padding or pooling makes of a picture that is too small; and it keeps memory for every number
-of a vector, however long (see `infer_shapes`). So it runs once without Slices and without the
-arithmetic of shapes, and what it finds is judged. That is done on a copy: without the arithmetic,
-every size that it would find gets a new name, which would stay.
+It ends the process on some graphs, among them a Slice of a negative size, which is what padding or
+pooling makes of a picture that is too small. It also keeps memory for each number of a vector,
+however long. So a fork infers first, without the arithmetic of shapes and with it, and tells which
+vectors are long (see `infer_shapes`).
 """
 
 from __future__ import annotations
 
+import faulthandler
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
 import onnx_ir as ir
 
 from edgec.errors import InputError
-from edgec.graphs import every_value, hidden, infer_shapes
+from edgec.graphs import MOST_NUMBERS, every_value, hidden, infer_shapes, length
 from edgec.operators import named
 
 
 def check_sizes(model: ir.Model) -> None:
-    """Tell `model` the shapes that are numbers alone. Raises InputError for a negative size."""
-    trial = model.clone()
-    pairs = list(zip(every_value(model), every_value(trial), strict=True))
-    slices = [node for node in trial.graph.all_nodes() if node.op_type == "Slice"]
-    with hidden(trial, slices):
-        infer_shapes(trial, arithmetic=False)
-    for node in slices:
-        _check(node)
-    for value, found in pairs:
-        if found.shape is not None and found.shape.is_static():
-            value.shape = found.shape
+    """Try inference out, and state the length of long vectors in `model`.
+
+    Raises InputError that names the node on which inference ends the process. Where there is no
+    fork, as on Windows, nothing is tried.
+    """
+    if not hasattr(os, "fork"):
+        return
+    told = _try(model, ())
+    if told is None:
+        raise _refusal(model)
+    for value in every_value(model):
+        if value.name in told["long"]:
+            value.shape = ir.Shape([told["long"][value.name]])
 
 
-def _check(node: ir.Node) -> None:
-    value = node.inputs[0]
-    shape = () if value is None or value.shape is None else value.shape
-    if any(isinstance(dim, int) and dim < 0 for dim in shape):
-        maker = value.producer() if value is not None else None
-        raise InputError(
-            f"node {named(node)} (Slice) cuts from sizes {list(shape)}, which "
-            f"{'the caller gives' if maker is None else f'node {named(maker)} makes'}: the "
-            "model's inputs are too small for it",
-            hint="give larger ones by --shape, or export the model for larger inputs",
-        )
+def _refusal(model: ir.Model) -> InputError:
+    """The first node with which inference ends the process, found by bisection."""
+    nodes = list(model.graph.all_nodes())
+    low, high = 0, len(nodes) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if _try(model, nodes[middle + 1 :]) is None:
+            high = middle
+        else:
+            low = middle + 1
+    node, before = nodes[low], _try(model, nodes[low:])
+    sizes = {} if before is None else before["negative"]
+    for value in node.inputs:
+        if value is not None and value.name in sizes:
+            maker = value.producer()
+            by = "the model's inputs are" if maker is None else f"node {named(maker)} makes"
+            return InputError(
+                f"node {named(node)} ({node.op_type}) reads what is {sizes[value.name]} in size, "
+                f"as {by}: the model's inputs are too small for it",
+                hint="give larger ones by --shape, or export the model for larger inputs",
+            )
+    return InputError(
+        f"node {named(node)} ({node.op_type}) ends onnx's inference of shapes, and the process",
+        hint="export the model again without it; run onnx.checker.check_model on it",
+    )
+
+
+def _try(model: ir.Model, without: Sequence[ir.Node]) -> dict[str, Any] | None:
+    """What a fork finds, with some nodes hidden; None where it does not survive.
+
+    `long` and `negative`: lengths of long vectors and shapes with a negative size, by value.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _infer(model, without, writer)
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        told = stream.read()
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) or not told:
+        return None
+    found: dict[str, Any] = json.loads(told)
+    return found
+
+
+def _infer(model: ir.Model, without: Sequence[ir.Node], writer: int) -> NoReturn:
+    """In the fork: nothing that happens to the model or the process is seen outside."""
+    found: dict[str, Any] = {"long": {}, "negative": {}}
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where a dying library writes
+        faulthandler.disable()
+        with hidden(model, without):
+            infer_shapes(model, arithmetic=False)
+            lengths = {str(one.name): length(one) for one in every_value(model)}
+            if sum(lengths.values()) > MOST_NUMBERS:
+                found["long"] = {name: size for name, size in lengths.items() if size}
+            infer_shapes(model)
+        for value in every_value(model):
+            sizes = [dim if isinstance(dim, int) else str(dim) for dim in value.shape or ()]
+            if any(isinstance(size, int) and size < 0 for size in sizes):
+                found["negative"][str(value.name)] = sizes
+    finally:  # an error comes again outside, where it is handled
+        with open(writer, "wb") as stream:
+            stream.write(json.dumps(found).encode())
+        os._exit(0)

@@ -17,6 +17,8 @@ from google.protobuf.message import Message
 from edgec.errors import EdgecError, InputError, UnsupportedError
 
 LONGEST_NAME = 4096
+# Of a tensor; its numbers, which would be copied, may be gigabytes.
+TEXTS = ("name", "doc_string", "external_data", "metadata_props")
 AGAIN = "run onnx.checker.check_model on it, and export it again"
 DAMAGED = "the file may be truncated or changed; export or copy it again"
 Body = onnx.GraphProto | onnx.FunctionProto
@@ -40,16 +42,25 @@ def check_proto(path: Path, proto: onnx.ModelProto) -> None:
 
 
 def _check_texts(path: Path, message: Message, place: str) -> None:
-    """Protobuf hands over text that is not UTF-8 as bytes, on which every stage would trip."""
+    """Protobuf hands over text that is not UTF-8 as bytes, on which every stage would trip.
+
+    Documentation, which is for nobody here, is left out instead.
+    """
     kind = CALLED.get(type(message))
     if kind is not None and (name := getattr(message, "name", "")):
         place = f"{kind} {brief(name)}"
     if isinstance(message, onnx.TensorProto):
         _check_tensor(path, message)
-    for field, found in message.ListFields():
+        numberless = [message.DESCRIPTOR.fields_by_name.get(name) for name in TEXTS]
+        fields = [(one, getattr(message, one.name)) for one in numberless if one is not None]
+    else:
+        fields = message.ListFields()
+    for field, found in fields:
         if field.type == field.TYPE_STRING:
             for text in [found] if isinstance(found, str | bytes) else found:
-                if not isinstance(text, str):
+                if not isinstance(text, str) and field.name == "doc_string":
+                    message.ClearField(field.name)  # it is for nobody here
+                elif not isinstance(text, str):
                     raise InputError(
                         f"{path}: {place} has a {field.name} that is not UTF-8: {brief(text)}",
                         hint=DAMAGED,

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 
 import onnx
 import onnx.inliner
 import onnx_ir as ir
-from onnxscript import version_converter
 
 from edgec.body import splice
+from edgec.convert import convert
 from edgec.errors import InputError
 from edgec.kernels import OPSET, Kernel, Kernels
 from edgec.kernels.marks import FUSES, MARK, PLAIN, STAYS, mark, op, references
@@ -227,8 +226,7 @@ def _bound(function: bytes, node: bytes, version: int) -> onnx.ModelProto:
     model = onnx.helper.make_model(graph, functions=[reference], opset_imports=imports)
     model = onnx.inliner.inline_local_functions(model)
     if version > OPSET:
-        logging.getLogger("onnxscript").setLevel(logging.ERROR)
         found = ir.from_proto(model)
-        version_converter.convert_version(found, version, fallback=True)
+        convert(found, version)
         model = ir.to_proto(found)
     return model

@@ -5,13 +5,12 @@ Weights stay where they are: the converter sees their types and shapes alone.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
-from onnxscript import version_converter
 
+from edgec.convert import convert
 from edgec.errors import UnsupportedError
 from edgec.graphs import add_initialiser
 from edgec.kernels.marks import aside
@@ -27,9 +26,8 @@ def apply(model: ir.Model) -> int:
     if before >= LIFTED:
         return 0
     shapes = {str(v.name): v.shape for v in (*model.graph.inputs, *model.graph.outputs)}
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with aside(model):
-        version_converter.convert_version(model, LIFTED, fallback=True)
+        convert(model, LIFTED)
     if model.opset_imports.get("", 1) != LIFTED:
         raise UnsupportedError(
             f"the model's opset {before} could not be lifted to {LIFTED}",

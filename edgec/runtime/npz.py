@@ -4,6 +4,7 @@
 neither. `.npy` format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
+import errno
 import io
 import os
 import struct
@@ -147,6 +148,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 def check_writable(path: Path) -> None:
     """Raises InputError where `write_bytes` would, but for a disk that is full by then."""
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with tempfile.NamedTemporaryFile(dir=str(path.parent), prefix="." + path.name + "."):
             pass
     except OSError as error:

@@ -157,6 +157,8 @@ def test_errors(device: dict[str, str], bundle: Path, tmp_path: Path) -> None:
     early = python(device, bundle, "bench", "--json", tmp_path / "nowhere" / "page.json")
     assert "cannot write" in failed(early, 3)
     assert "ms" not in early.stdout  # nothing was measured for nothing
+    folder = python(device, bundle, "bench", "--json", tmp_path)
+    assert "Is a directory" in failed(folder, 3)
     against = python(device, bundle, "bench", "--against", tmp_path / "no.onnx")
     assert "no.onnx does not exist" in failed(against, 3)
     assert python(device, bundle).returncode == 2

@@ -405,18 +405,6 @@ def flag_of_many_bits() -> onnx.ModelProto:
     return _model(nodes, [weight])
 
 
-def shape_of_an_unknown_type() -> onnx.ModelProto:
-    """EyeLike of what an unknown operator makes; the inference of onnx ended the process."""
-    nodes = [
-        helper.make_node("Unknown", ["x"], ["u"], "unknown", domain="com.microsoft"),
-        helper.make_node("EyeLike", ["u"], ["e"], "eye"),
-        helper.make_node("Add", ["x", "e"], ["y"], "add"),
-    ]
-    made = _model(nodes)
-    made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    return made
-
-
 def branch_with_data_beside_it() -> onnx.ModelProto:
     """A Constant in a branch whose data lie beside the model; it was read from where edgec ran."""
 
@@ -444,7 +432,6 @@ def branch_with_data_beside_it() -> onnx.ModelProto:
 
 FOUND = [
     branch_with_data_beside_it,
-    shape_of_an_unknown_type,
     flag_of_many_bits,
     slice_of_less_than_nothing,
     metadata_in_latin_1,

@@ -35,6 +35,7 @@ from edgec.rules.steps import Steps, number
 
 NAME = "group-sums"
 DOMAIN = "com.microsoft"
+COARSEST, HALF = 2.0, 0.5
 WEIGHT = 64  # times 255, twice: fits into 16 bits
 OPSET = 13  # from here on, ReduceSum takes axes as an input
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -112,13 +113,20 @@ def _match(node: ir.Node, kept: Collection[str]) -> Normalised | None:
         if step is None:
             break
         scale, bias, out = scale * step[0], bias * step[0] + step[1], after.outputs[0]
-    quantizer, batch = _quantizer(maker, out, kept), out.shape[0] if out.shape is not None else 0
+    quantizer = _quantizer(maker, out, scale, kept)
+    batch = None if out.shape is None else out.shape[0]
     known = batch if isinstance(batch, int) else 0
     return Normalised(maker, out, sizes, gamma.size, scale, bias, epsilon, quantizer, known)
 
 
-def _quantizer(maker: ir.Node, out: ir.Value, kept: Collection[str]) -> ir.Node | None:
-    """What quantizes `out` to the type that `maker` dequantizes, past a Relu."""
+def _quantizer(
+    maker: ir.Node, out: ir.Value, scale: np.ndarray, kept: Collection[str]
+) -> ir.Node | None:
+    """What quantizes `out` to the type that `maker` dequantizes, past a Relu.
+
+    None as well where its steps are so fine beside s that `_convolved` would raise r above half a
+    step of x.
+    """
     after = _reader(out, kept)
     clips = after is not None and after.op_type == "Relu"
     if after is not None and clips:
@@ -128,7 +136,9 @@ def _quantizer(maker: ir.Node, out: ir.Value, kept: Collection[str]) -> ir.Node 
     before, behind = _grid(maker), _grid(after)
     if before is None or behind is None or before[1].dtype != behind[1].dtype:
         return None
-    zero = behind[1]
+    zero, finest = behind[1], np.abs(scale).max() / (WEIGHT * COARSEST * HALF)
+    if behind[0] < finest:
+        return None
     return None if clips and zero > np.iinfo(zero.dtype).min else after
 
 
@@ -243,16 +253,21 @@ def _convolved(
     """(x w / p + h) p q in 8 bits: q = s sqrt(n) / (w root), h = (b / q - m w) / p, rounded.
 
     p: the step of x. w is 64 or -64, so that no processor saturates on the way, and less where h
-    would be larger than 2^30: there s is nothing beside b. `mean`: m; `root`: r sqrt(n).
+    would be larger than 2^30: there s is nothing beside b. `mean`: m; `root`: r sqrt(n), raised
+    where p q would be more than COARSEST steps of the result, and b lost in rounding h: there r is
+    below HALF of p, which is about what rounding to p does to x.
     """
-    grid = _grid(one.maker)
+    grid, finer = _grid(one.maker), _grid(quantizer)
     assert grid is not None
+    assert finer is not None
     count, most = np.prod(one.sizes) / one.groups, np.abs(one.bias) * WEIGHT / 2**29
     tall = np.hypot(255, np.sqrt(one.epsilon) / grid[0])  # the largest r, in steps of x
     unit = np.maximum(np.abs(one.scale), most * tall)
     unit[unit == 0] = 1
     weights = np.rint(WEIGHT * one.scale / unit)
     step = unit * np.sqrt(count) / WEIGHT
+    least = vector("least", grid[0] * step / (COARSEST * finer[0]))
+    root = steps.add("Max", [root, least])
     steps_of_w = steps.add("Div", [vector("steps", step), root])
     raised = steps.add("Mul", [vector("b/p", one.bias / step / grid[0]), root])
     lowered = steps.add("Mul", [vector("w/p", weights / grid[0]), mean])
