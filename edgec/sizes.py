@@ -11,7 +11,8 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import onnx_ir as ir
@@ -32,9 +33,14 @@ def check_sizes(model: ir.Model) -> None:
     told = _try(model, ())
     if told is None:
         raise _refusal(model)
+    _state(model, told["long"])
+
+
+def _state(model: ir.Model, lengths: Mapping[str, int]) -> None:
     for value in every_value(model):
-        if value.name in told["long"]:
-            value.shape = ir.Shape([told["long"][value.name]])
+        size = lengths.get(str(value.name))
+        if size is not None:
+            value.shape = ir.Shape([size])
 
 
 def _refusal(model: ir.Model) -> InputError:
@@ -70,7 +76,9 @@ def _try(model: ir.Model, without: Sequence[ir.Node]) -> dict[str, Any] | None:
     `long` and `negative`: lengths of long vectors and shapes with a negative size, by value.
     """
     reader, writer = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads: the fork needs none
+        child = os.fork()
     if child == 0:
         _infer(model, without, writer)
     os.close(writer)
@@ -85,15 +93,20 @@ def _try(model: ir.Model, without: Sequence[ir.Node]) -> dict[str, Any] | None:
 
 def _infer(model: ir.Model, without: Sequence[ir.Node], writer: int) -> NoReturn:
     """In the fork: nothing that happens to the model or the process is seen outside."""
+    import resource  # nowhere but where there is a fork
+
     found: dict[str, Any] = {"long": {}, "negative": {}}
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where a dying library writes
         faulthandler.disable()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with hidden(model, without):
-            infer_shapes(model, arithmetic=False)
-            lengths = {str(one.name): length(one) for one in every_value(model)}
+            trial = model.clone()
+            infer_shapes(trial, arithmetic=False)
+            lengths = {str(one.name): length(one) for one in every_value(trial)}
             if sum(lengths.values()) > MOST_NUMBERS:
                 found["long"] = {name: size for name, size in lengths.items() if size}
+                _state(model, found["long"])
             infer_shapes(model)
         for value in every_value(model):
             sizes = [dim if isinstance(dim, int) else str(dim) for dim in value.shape or ()]
