@@ -62,9 +62,9 @@ def inner(node: ir.Node) -> Iterator[ir.Node]:
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """The array of a constant value, or None where the value is computed."""
+    """The array of a constant value, or None where the value is computed, or is texts."""
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
+    return None if tensor is None or tensor.dtype == ir.DataType.STRING else tensor.numpy()
 
 
 def is_constant(value: ir.Value | None) -> bool:

@@ -60,15 +60,14 @@ def check_model(path: Path, model: ir.Model) -> None:
 
 
 def _check_opset(path: Path, model: ir.Model) -> None:
-    opset = model.opset_imports.get("", OLDEST_OPSET)
-    if opset < OLDEST_OPSET:
+    imports = [model.opset_imports, *(f.opset_imports for f in model.functions.values())]
+    stated = [one.get("", OLDEST_OPSET) for one in imports]
+    if min(stated) < OLDEST_OPSET:
         raise InputError(
-            f"{path}: opset {opset} is older than {OLDEST_OPSET}",
+            f"{path}: opset {min(stated)} is older than {OLDEST_OPSET}",
             hint=f"export with opset {OLDEST_OPSET} or newer",
         )
-    newest = onnx.defs.onnx_opset_version()
-    imports = [model.opset_imports, *(f.opset_imports for f in model.functions.values())]
-    opset = max(one.get("", OLDEST_OPSET) for one in imports)
+    newest, opset = onnx.defs.onnx_opset_version(), max(stated)
     if opset > newest:
         raise UnsupportedError(
             f"{path}: opset {opset} is newer than {newest}, the newest that onnx "

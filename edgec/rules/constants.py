@@ -43,8 +43,11 @@ def apply(model: ir.Model) -> int:
 def _should_fold(node: ir.Node) -> bool | None:
     """True for what only moves a weight, of any size, False for the Cast of a small weight.
 
-    False also where the result may be too large; None leaves it to the optimizer's own rules.
+    False also for texts, of which onnxscript makes tensors that cannot be written, and where the
+    result may be too large; None leaves it to the optimizer's own rules.
     """
+    if any(value is not None and value.dtype == ir.DataType.STRING for value in node.inputs):
+        return False
     if node.op_type in MOVES and all(v is None or is_constant(v) for v in node.inputs):
         return True
     value = node.inputs[0] if node.op_type == "Cast" else None

@@ -430,7 +430,30 @@ def branch_with_data_beside_it() -> onnx.ModelProto:
     return made
 
 
+def text_among_sizes() -> onnx.ModelProto:
+    """Sizes of which one is a text, and the others follow; what they fold to was no tensor."""
+    text = helper.make_tensor("s", TensorProto.STRING, [1], [b"a"])
+    numbers = [onnx.numpy_helper.from_array(np.array([n]), f"i{n}") for n in (1, 2)]
+    nodes = [
+        helper.make_node("Constant", [], ["s"], "text", value=text),
+        helper.make_node("Shape", ["x"], ["all"], "shape"),
+        helper.make_node("Slice", ["all", "i1", "i2"], ["three"], "slice"),
+        helper.make_node("Concat", ["three", "s", "i1"], ["t"], "join", axis=0),
+        helper.make_node("Reshape", ["x", "t"], ["y"], "reshape"),
+    ]
+    return _model(nodes, numbers)
+
+
+def function_of_no_opset() -> onnx.ModelProto:
+    """A function whose operators are of an opset far below zero."""
+    made = function_out_of_order()
+    made.functions[0].opset_import[0].version = -(1 << 62)
+    return made
+
+
 FOUND = [
+    text_among_sizes,
+    function_of_no_opset,
     branch_with_data_beside_it,
     flag_of_many_bits,
     slice_of_less_than_nothing,
