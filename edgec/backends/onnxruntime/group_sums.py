@@ -35,7 +35,7 @@ from edgec.rules.steps import Steps, number
 
 NAME = "group-sums"
 DOMAIN = "com.microsoft"
-COARSEST, HALF = 3.0, 0.5
+COARSEST, HALF = 3.0, 0.5  # steps of the result and of x: see `_convolved`
 WEIGHT = 64  # times 255, twice: fits into 16 bits
 OPSET = 13  # from here on, ReduceSum takes axes as an input
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
