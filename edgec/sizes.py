@@ -9,6 +9,7 @@ vectors are long (see `infer_shapes`).
 from __future__ import annotations
 
 import faulthandler
+import gc
 import json
 import os
 import warnings
@@ -99,6 +100,7 @@ def _infer(model: ir.Model, without: Sequence[ir.Node], writer: int) -> NoReturn
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where a dying library writes
         faulthandler.disable()
+        gc.disable()  # it would touch, and so copy, all that the process has
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with hidden(model, without):
             trial = model.clone()
