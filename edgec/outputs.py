@@ -34,3 +34,9 @@ def check_new_folder(folder: Path) -> None:
         raise InputError(
             f"{folder}: {nearest} is no folder that can be written to", hint="choose another folder"
         )
+    try:
+        folder.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that is too long
+        raise InputError(f"{folder}: {error.strerror}", hint="choose another folder") from error

@@ -178,6 +178,12 @@ def test_saving_nodes_where_no_folder_can_be(place: str, tmp_path: Path) -> None
     assert done.stdout == ""
 
 
+def test_saving_nodes_under_a_name_that_is_too_long(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 300)
+    done = run("inspect", graphs.path("mlp"), "--target", "generic", "--save-node", folder)
+    refused(done, 3, "File name too long", "choose another")
+
+
 @pytest.mark.parametrize("name", ["cyclic", "truncated", "external_escape"])
 def test_a_bad_graph_is_refused(name: str) -> None:
     refused(run("inspect", graphs.HOSTILE / f"{name}.onnx"), 3, name)
