@@ -59,7 +59,7 @@ def _check_texts(path: Path, message: Message, place: str) -> None:
         if field.type == field.TYPE_STRING:
             for text in [found] if isinstance(found, str | bytes) else found:
                 if not isinstance(text, str) and field.name == "doc_string":
-                    message.ClearField(field.name)  # it is for nobody here
+                    message.ClearField(field.name)
                 elif not isinstance(text, str):
                     raise InputError(
                         f"{path}: {place} has a {field.name} that is not UTF-8: {brief(text)}",

@@ -40,17 +40,22 @@ def _replace(model: ir.Model, node: ir.Node) -> bool:
     if heads < 1 or half < 1 or rest < 0:
         return False
     steps = Steps(model, node, NAME)
-    value, along = x, 2 if rank == 4 else 1  # the axis of the steps
+    value, kept = x, None
     if rank == 3:
         value = steps.add("Reshape", [value, steps.constant("heads", [0, 0, heads, size])])
     if len(places.shape) == 1:
-        places = steps.add("Add", [_counted(steps, x, along), places])
-    turn = [_looked_up(steps, table, places, rank) for table in (cosines, sines)]
-    kept = None
+        counted = _counted(steps, x, 2 if rank == 4 else 1)
+        summed = steps.add("Add", [counted, places])
+        places = steps.add("Unsqueeze", [summed, steps.constant("batch", [0])])
+    head = steps.constant("head", [1 if rank == 4 else 2])
+    cosine, sine = (
+        steps.add("Unsqueeze", [steps.add("Gather", [table, places], {"axis": 0}), head])
+        for table in (cosines, sines)
+    )
     if rest:
         value, kept = steps.split(value, [2 * half, rest], -1)
     interleaved = bool(attribute(node, "interleaved", 0))
-    value = _turned(steps, value, half, turn[0], turn[1], interleaved)
+    value = _turned(steps, value, half, cosine, sine, interleaved)
     if kept is not None:
         value = steps.add("Concat", [value, kept], {"axis": -1})
     if rank == 3:
@@ -76,15 +81,6 @@ def _counted(steps: Steps, x: ir.Value, axis: int) -> ir.Value:
     end = steps.add("Squeeze", [size, steps.constant("first", [0])])
     zero, one = (steps.constant(name, np.asarray(i)) for i, name in enumerate(("zero", "one")))
     return steps.add("Range", [zero, end, one])
-
-
-def _looked_up(steps: Steps, table: ir.Value, places: ir.Value, rank: int) -> ir.Value:
-    """[batch or 1, steps, half] of a table, with an axis for the heads."""
-    found = steps.add("Gather", [table, places], {"axis": 0})
-    axis = -3 if rank == 4 else -2
-    if rank == 4 and len(places.shape or (0,)) == 1:
-        return found
-    return steps.add("Unsqueeze", [found, steps.constant("head", [axis])])
 
 
 def _turned(

@@ -120,8 +120,8 @@ def _child(path: Path, number: int, write: bool, writer: int) -> None:
             return
         if event == "open" and isinstance(arguments[0], str | bytes):
             name = os.path.realpath(os.fsdecode(arguments[0]))
-            inside = (*LIBRARIES, *homes, "/proc/self/", f"/proc/{os.getpid()}/", "/proc/cpuinfo")
-            inside += (os.devnull,)
+            own = ("/proc/self/", f"/proc/{os.getpid()}/", "/proc/cpuinfo", os.devnull)
+            inside = (*LIBRARIES, *homes, *own)
             if not name.startswith(inside):
                 tell(finding="outside", error=f"opened {name}")
         elif event in FORBIDDEN:
